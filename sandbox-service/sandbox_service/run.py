@@ -1,0 +1,70 @@
+"""What the judge asks of a jail, and what a jail hands back: the boundary inside this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.wire import Limits
+
+AnswerStatus = Literal["value", "raised", "missing"]
+How = Literal[
+    "answered",
+    "load_error",
+    "exited",
+    "crashed",
+    "timeout",
+    "memory",
+    "output_limit",
+    "process_limit",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One program to run in one jail, once.
+
+    `program` is compiled alone and never joined with any test text. `setup` runs before it in the same
+    namespace. Each of `calls` is a Python expression, evaluated afterwards in that namespace, in order, and
+    answered by one value. `result` names a variable to bring back as one more answer, after the calls.
+    `beside` holds test statements that run in the candidate's namespace (assurance `in_sandbox`), one answer
+    each, after the calls; it is filled only when that was asked for. No expected value travels otherwise.
+    """
+
+    program: str
+    setup: str
+    calls: tuple[str, ...]
+    limits: Limits
+    result: str | None = None
+    beside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one call. `payload` is written by the candidate's process: never to be trusted.
+
+    `value`: codec JSON, for `inside.codec.decode`. `raised`: UTF-8 `ValueError: text`, truncated.
+    `missing`: the run ended before this call was answered; the payload is empty.
+    """
+
+    status: AnswerStatus
+    payload: bytes
+    wall_ms: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one run ended. `answers` has one entry for each call, then `beside`, then `result`, always.
+
+    `how` is `answered` only when every answer is there (values or exceptions). `detail` is in words.
+    Times in milliseconds, `memory_mb` the peak resident size where the jail can tell it.
+    """
+
+    how: How
+    detail: str
+    answers: tuple[Answer, ...]
+    cpu_ms: float
+    wall_ms: float
+    memory_mb: float | None
+    stdout_tail: str
+    stderr_tail: str
