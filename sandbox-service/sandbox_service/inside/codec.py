@@ -1,0 +1,207 @@
+"""A strict, typed, tagged JSON for plain Python values: all that ever leaves a candidate's process.
+
+`encode` runs beside the candidate, which may sabotage it: that only changes the candidate's own answers.
+`sandbox_service.decode` is the other half, which trusts nothing. Standard library only, none of our modules.
+
+A subclass falls to its builtin base (Counter to dict, a namedtuple to tuple, IntEnum to int) by the base's
+own methods, so its overrides are never asked. Builtin iterators (generators, map, zip ...) are read once,
+here, and decode to a fresh iterator, which as in Python equals nothing; dict views decode to dict views.
+Every other object is opaque and equals nothing.
+
+    None ["N"]   True ["B",1]   42 ["i","0x2a"]   3.0 ["f","0x1.8000000000000p+1"]   "a" ["s","a"]
+    lone surrogates ["u",base64]   b"a" ["b",base64]   bytearray ["ba",base64]   1j ["c",re,im]   ... ["E"]
+    list ["l",[..]]  tuple ["t",[..]]  set ["S",[..]]  frozenset ["F",[..]]  dict ["d",[[k,v],..]]
+    range ["r",start,stop,step]   deque ["dq",[..]]   iterator ["it",[..]]   views ["dk"|"dv"|"di",[..]]
+    Decimal ["dec",text]  Fraction ["frac",n,d]  datetime, date, time ["dt"|"date"|"time",iso]
+    timedelta ["td",days,seconds,microseconds]   anything else ["x","module.Type"]
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 60
+MAX_NODES = 100_000
+MAX_HEX_DIGITS = 50_000
+MAX_NAME = 200
+
+
+class _Over(Exception):
+    """A budget is spent."""
+
+
+_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_name: Callable[[type], str] = type.__dict__["__name__"].__get__
+
+
+def _generator() -> Any:
+    yield
+
+
+_ITERATORS: set[int] = set(
+    map(id, (
+        map, filter, zip, enumerate, reversed, type(_generator()), type(iter([])), type(reversed([])),
+        type(iter(())), type(iter("é")), type(iter("a")), type(iter(b"")), type(iter(set())), type(iter({})),
+        type(iter({}.items())), type(iter({}.values())), type(iter(range(0))), type(iter(range(1 << 70))),
+    ))
+)  # fmt: skip
+_KEYS: type = type({}.keys())
+_VALUES: type = type({}.values())
+_ITEMS: type = type({}.items())
+_BASES: set[int] = {
+    id(kind)
+    for kind in (int, float, str, bytes, bytearray, complex, list, tuple, dict, set, frozenset, deque)
+}
+
+
+def encode(value: object) -> bytes:
+    """Write any object as tagged JSON. Never raises: what cannot be carried is opaque, whole or in part.
+
+    returns  at most MAX_BYTES bytes; a value over a budget becomes one opaque
+    """
+    try:
+        writer = _Writer()
+        data = json.dumps(writer.tree(value, 0), separators=(",", ":")).encode("ascii")
+        if len(data) <= MAX_BYTES:
+            return data
+        why = "bytes"
+    except _Over as over:
+        why = str(over)
+    except BaseException:  # noqa: BLE001 - the candidate may raise anything, anywhere; it is only its own answer
+        why = "unreadable"
+    try:
+        return json.dumps(["x", f"{_type_name(type(value))} ({why})"]).encode("ascii")
+    except BaseException:  # noqa: BLE001 - see above
+        return b'["x","object"]'
+
+
+def _type_name(kind: type) -> str:
+    """Return `module.Name`, cut short; what a class says of itself is text, never used."""
+    name, module = _name(kind), type.__dict__["__dict__"].__get__(kind).get("__module__")
+    if type(module) is not str or module == "builtins":
+        return name[:MAX_NAME]
+    return f"{module}.{name}"[:MAX_NAME]
+
+
+class _Writer:
+    """Budgets of one value. `tree` mirrors a value in lists, without asking it anything it could override."""
+
+    def __init__(self) -> None:
+        self.nodes, self.bytes = MAX_NODES, MAX_BYTES
+
+    def tree(self, value: Any, depth: int) -> list[Any]:
+        self.nodes -= 1
+        if self.nodes < 0:
+            raise _Over("nodes")
+        if depth > MAX_DEPTH:
+            raise _Over("depth")
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if kind is int:
+            return ["i", self.hex(value)]
+        if kind is float:
+            return ["f", value.hex()]
+        if kind is bool:
+            return ["B", 1 if value else 0]
+        if value is None:
+            return ["N"]
+        if value is Ellipsis:
+            return ["E"]
+        if kind is list:
+            return ["l", self.trees(value, depth)]
+        return self.rest(value, kind, depth)
+
+    def trees(self, values: Any, depth: int) -> list[Any]:
+        return [self.tree(value, depth + 1) for value in values]
+
+    def pairs(self, pairs: Any, depth: int) -> list[Any]:
+        return [[self.tree(key, depth + 1), self.tree(value, depth + 1)] for key, value in pairs]
+
+    def text(self, value: str) -> list[Any]:
+        self.spend(len(value))
+        if value.isascii() or not re.search("[\ud800-\udfff]", value):
+            return ["s", value]
+        return ["u", _b64(value.encode("utf-8", "surrogatepass"))]
+
+    def hex(self, value: int) -> str:
+        if value.bit_length() > 4 * MAX_HEX_DIGITS:
+            raise _Over("digits")
+        self.spend(value.bit_length() >> 2)
+        return hex(value)
+
+    def spend(self, count: int) -> None:
+        self.bytes -= count
+        if self.bytes < 0:
+            raise _Over("bytes")
+
+    def rest(self, value: Any, kind: type, depth: int) -> list[Any]:
+        if kind is range:
+            return ["r", self.hex(value.start), self.hex(value.stop), self.hex(value.step)]
+        if kind is _KEYS:
+            return ["dk", self.trees(list(value), depth)]
+        if kind is _VALUES:
+            return ["dv", self.trees(list(value), depth)]
+        if kind is _ITEMS:
+            return ["di", self.pairs(list(value), depth)]
+        if id(kind) in _ITERATORS:
+            try:
+                return ["it", self.trees(value, depth)]
+            except _Over:
+                raise
+            except Exception:  # noqa: BLE001 - its own code runs here; what breaks half-way has no value
+                return ["x", _type_name(kind)]
+        extra = self.from_library(value, kind)
+        if extra is not None:
+            return extra
+        for base in _mro(kind):
+            if id(base) in _BASES:
+                return self.base(value, base, depth)
+        return ["x", _type_name(kind)]
+
+    def base(self, value: Any, base: Any, depth: int) -> list[Any]:
+        if base is int:
+            return ["i", self.hex(int.__add__(value, 0))]
+        if base is float:
+            return ["f", float.hex(value)]
+        if base is str:
+            return self.text(str.__str__(value))
+        if base is complex:
+            parts = complex.__dict__["real"].__get__(value), complex.__dict__["imag"].__get__(value)
+            return ["c", parts[0].hex(), parts[1].hex()]
+        if base is bytes or base is bytearray:
+            self.spend(base.__len__(value))
+            return ["b" if base is bytes else "ba", _b64(bytes(base.__getitem__(value, slice(None))))]
+        if base is dict:
+            return ["d", self.pairs(list(dict.items(value)), depth)]
+        tag = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}[base]
+        return [tag, self.trees(list(base.__iter__(value)), depth)]
+
+    def from_library(self, value: Any, kind: type) -> list[Any] | None:
+        """Write the few library values tests compare, if their module is loaded at all."""
+        decimal, fractions, datetime = map(sys.modules.get, ("decimal", "fractions", "datetime"))
+        if decimal is not None and kind is decimal.Decimal:
+            text = kind.__str__(value)
+            self.spend(len(text))
+            return ["dec", text]
+        if fractions is not None and kind is fractions.Fraction:
+            return ["frac", self.hex(value.numerator), self.hex(value.denominator)]
+        if datetime is None:
+            return None
+        if kind is datetime.timedelta:
+            return ["td", hex(value.days), hex(value.seconds), hex(value.microseconds)]
+        for tag, owner in (("dt", datetime.datetime), ("date", datetime.date), ("time", datetime.time)):
+            if kind is owner:
+                return [tag, value.isoformat()] if getattr(value, "fold", 0) == 0 else None
+        return None
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
