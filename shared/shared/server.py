@@ -1,0 +1,134 @@
+"""Sockets and signals: bind with a readable refusal, run, drain on SIGTERM, and leave with an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared.door import Traffic
+from shared.errors import RequestRefused
+from shared.logs import configure_logging
+from shared.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+# What the clean-up after the last request may take; a thread stuck in native code would hold the exit.
+CLEAN_UP_S = 10.0
+KEEP_ALIVE_S = 75
+
+
+class Server(uvicorn.Server):
+    """uvicorn that keeps answering while it drains, so that /readyz can say so, and then leaves with 0."""
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
+        config = uvicorn.Config(
+            app, host=settings.host, port=settings.port, log_config=None, access_log=False, ws="none",
+            lifespan="on", server_header=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        super().__init__(config)
+        self.traffic: Traffic = app.state.traffic
+        self.drain_s = settings.drain_s
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but without raising the signal again at the end: a drained service exits with 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: leave at once."""
+        if self.should_exit:
+            self.force_exit = True
+        self.traffic.draining = self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.traffic.draining = True
+        end = time.monotonic() + self.drain_s
+        log.info("draining", extra={"in_flight": self.traffic.in_flight, "drain_s": self.drain_s})
+        while self.traffic.in_flight and time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.02)
+        if self.traffic.in_flight:
+            log.warning("requests cut off", extra={"in_flight": self.traffic.in_flight})
+            if threading.current_thread() is threading.main_thread():
+                _leave_anyway(CLEAN_UP_S)
+        await super().shutdown(sockets)
+
+
+def serve(app: FastAPI, settings: ServiceSettings) -> int:
+    """Listen and work until SIGTERM or Ctrl-C, then drain.
+
+    returns  0 after a drain, 1 when the start-up failed, 2 when a setting was wrong (port taken, bad host)
+    """
+    configure_logging(settings, app.title)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        print(_refusal(settings, error), file=sys.stderr)
+        return 2
+    with listener:
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening", extra={"url": f"http://{shown}:{port}", "pid": os.getpid()})
+        try:
+            Server(app, settings).run(sockets=[listener])
+        except SystemExit:
+            return _failed_start(app)
+    return 0
+
+
+def _failed_start(app: FastAPI) -> int:
+    error = app.state.startup_error
+    print(f"{app.title} did not start: {error or 'see the log above'}", file=sys.stderr)
+    return 2 if isinstance(error, RequestRefused) else 1
+
+
+def _listen(settings: ServiceSettings) -> socket.socket:
+    """Bind before anything is loaded: a taken port must not cost a model's loading time."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Listening now, not when uvicorn is up, would let clients hang while a model loads.
+        return listener
+    except OSError:
+        listener.close()
+        raise
+
+
+def _refusal(settings: ServiceSettings, error: OSError) -> str:
+    prefix, reason = settings.prefix(), (error.strerror or str(error)).lower()
+    if isinstance(error, socket.gaierror) or (not isinstance(error, PermissionError) and "assign" in reason):
+        return f"{prefix}HOST={settings.host!r}: {reason}; set {prefix}HOST to an address of this machine"
+    return (
+        f"{prefix}PORT={settings.port}: {reason} on {settings.host}; stop what listens there, "
+        f"or set {prefix}PORT to another port (0 takes a free one)"
+    )
+
+
+def _leave_anyway(after_s: float) -> None:
+    timer = threading.Timer(after_s, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

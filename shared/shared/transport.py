@@ -1,0 +1,284 @@
+"""HTTP to one room with several instances: pooling, retries until a deadline, least requests in flight.
+
+It knows nothing of programs or verdicts: clients.py does. It never turns an outage into an answer:
+after the deadline the last typed error is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from shared.errors import (
+    Broken,
+    DeadlineExceeded,
+    NoAnswer,
+    RequestRefused,
+    RoomError,
+    Unavailable,
+    class_for,
+)
+from shared.wire import Problem, Wire
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Wire)
+
+CONNECT_S = 5.0
+COOL_DOWN_S = 5.0
+# Back-off between attempts: 0.1, 0.2, ... 2 s, each shortened at random by up to a half, so that
+# many clients do not come back in step.
+FIRST_WAIT_S, MAX_WAIT_S = 0.1, 2.0
+# A server drops idle connections after 75 s; leaving first avoids losing a request to that.
+KEEP_ALIVE_S = 30.0
+
+_TAGS: ContextVar[dict[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never mutated
+_OPENED: ContextVar[list[httpx.AsyncClient] | None] = ContextVar("opened", default=None)
+
+
+@contextlib.contextmanager
+def tagged(*, run: str = "", step: int | None = None) -> Iterator[None]:
+    """Send run and step along with every request made inside, for the services' log lines."""
+    tags = dict(_TAGS.get())
+    if run:
+        tags["X-Run"] = run
+    if step is not None:
+        tags["X-Step"] = str(step)
+    token = _TAGS.set(tags)
+    try:
+        yield
+    finally:
+        _TAGS.reset(token)
+
+
+def run(coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from sync code, and close the connections it opened.
+
+    raises  RuntimeError inside a running event loop: await it there
+    """
+
+    async def closing() -> T:
+        opened: list[httpx.AsyncClient] = []
+        _OPENED.set(opened)
+        try:
+            return await coro
+        finally:
+            for client in opened:
+                await client.aclose()
+
+    return asyncio.run(closing())
+
+
+@dataclass(eq=False)
+class Peer:
+    """One instance of the room. `rested_at` is the time from which it is asked again before others."""
+
+    url: str
+    in_flight: int = 0
+    rested_at: float = 0.0
+
+
+class Transport:
+    """The peers of one room, and one connection pool for each event loop it is used from."""
+
+    def __init__(
+        self, room: str, urls: str | Sequence[str], *, token: str | None, deadline_s: float,
+        attempt_s: float, max_connections: int,
+    ) -> None:  # fmt: skip
+        addresses = [urls] if isinstance(urls, str) else list(urls)
+        if not addresses or deadline_s <= 0 or attempt_s <= 0:
+            raise ValueError(f"{room}: needs a URL and times above 0, got {addresses}, {deadline_s=}")
+        self.room, self.deadline_s, self.attempt_s = room, deadline_s, attempt_s
+        self.peers = [Peer(_checked_url(room, address)) for address in addresses]
+        self.requests = 0
+        self.retries = 0
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._limits = httpx.Limits(
+            max_connections=max_connections, max_keepalive_connections=max_connections,
+            keepalive_expiry=KEEP_ALIVE_S,
+        )  # fmt: skip
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+        self._clients = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    async def ask(self, method: str, path: str, body: Wire | None, read: Callable[[bytes], T]) -> T:
+        """Send until there is an answer or the deadline has come; `read` raises Broken on a malformed one.
+
+        raises  RequestRefused as soon as a peer says so; else the last NoAnswer
+        """
+        end = time.monotonic() + self.deadline_s
+        content = body.model_dump_json().encode() if body is not None else None
+        headers = {**self._headers, **_TAGS.get(), "X-Request-ID": uuid.uuid4().hex}
+        failed: set[Peer] = set()
+        rounds = 0
+        while True:
+            peer = self._take(failed)
+            try:
+                left = end - time.monotonic()
+                return read(await self._attempt(peer, method, path, content, headers, left))
+            except NoAnswer as error:
+                now = time.monotonic()
+                peer.rested_at = now + max(error.retry_after_s or 0.0, COOL_DOWN_S)
+                failed.add(peer)
+                pause = 0.0
+                if not any(other.rested_at <= now and other not in failed for other in self.peers):
+                    pause, rounds = self._pause(error, rounds), rounds + 1
+                    failed.clear()
+                if now + pause >= end:
+                    raise
+            else:
+                peer.rested_at = 0.0
+            finally:
+                self._give_back(peer)
+            self.retries += 1
+            await asyncio.sleep(pause)
+
+    async def probe(self, path: str) -> bool:
+        """Whether any peer answers `path` with 200, asked once and all at a time."""
+
+        async def one(peer: Peer) -> bool:
+            try:
+                await self._attempt(peer, "GET", path, None, self._headers, CONNECT_S)
+            except RoomError:
+                return False
+            return True
+
+        return any(await asyncio.gather(*(one(peer) for peer in self.peers)))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop. Those of another loop close when it is gone."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _take(self, failed: set[Peer]) -> Peer:
+        """The peer with the least requests in flight; one that failed lately only if all have."""
+        with self._lock:
+            now = time.monotonic()
+            fresh = [peer for peer in self.peers if peer.rested_at <= now and peer not in failed]
+            peer = min(fresh or self.peers, key=lambda each: (each.in_flight, random.random()))
+            peer.in_flight += 1
+            self.requests += 1
+            return peer
+
+    def _give_back(self, peer: Peer) -> None:
+        with self._lock:
+            peer.in_flight -= 1
+
+    @staticmethod
+    def _pause(error: NoAnswer, rounds: int) -> float:
+        backoff: float = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0**rounds) * random.uniform(0.5, 1.0)
+        # What the server asked for is a lower bound: spread upwards only.
+        return max(backoff, (error.retry_after_s or 0.0) * random.uniform(1.0, 1.1))
+
+    async def _attempt(
+        self,
+        peer: Peer,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        left_s: float,
+    ) -> bytes:
+        """One request to one peer, its whole answer within min(attempt_s, left_s)."""
+        limit_s = min(self.attempt_s, max(left_s, 0.001))
+        sent = {**headers, "Content-Type": "application/json"} if content is not None else headers
+        where = f"{self.room} at {peer.url}"
+        try:
+            request = self._client().request(method, peer.url + path, content=content, headers=sent)
+            # httpx's timeouts are per read; only this one also bounds a peer that answers drop by drop.
+            reply = await asyncio.wait_for(request, limit_s)
+        except (asyncio.TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            hint = "it may be overloaded or hung; raise the deadline if its work takes longer"
+            raise DeadlineExceeded(f"{where}: no answer to {path} in {limit_s:.1f} s", hint=hint) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            hint = f"start it (`python -m {self.room}_service`) or correct the URL"
+            detail = f"{where}: not reachable ({error or type(error).__name__})"
+            raise Unavailable(detail, hint=hint) from error
+        except httpx.TransportError as error:
+            detail = f"{where}: the connection was lost ({error or type(error).__name__})"
+            raise Unavailable(detail, hint="it may have been stopped; it is asked again") from error
+        except httpx.DecodingError as error:
+            raise Broken(f"{where}: unreadable answer ({error})", hint="is this the right URL?") from error
+        if reply.status_code == 200:
+            return reply.content
+        raise _error_of(where, reply)
+
+    def _client(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            timeout = httpx.Timeout(self.attempt_s, connect=min(CONNECT_S, self.attempt_s))
+            # trust_env off: a proxy variable must not carry programs out of this machine.
+            client = httpx.AsyncClient(limits=self._limits, timeout=timeout, trust_env=False)
+            self._clients[loop] = client
+            opened = _OPENED.get()
+            if opened is not None:
+                opened.append(client)
+        return client
+
+
+def read_as(kind: type[R], reply: bytes) -> R:
+    """Parse a reply; a malformed one is the room's fault, so Broken, and asked for again."""
+    try:
+        return kind.model_validate_json(reply)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        hint = "client and service must be of the same version, and the URL must be this room's"
+        detail = f"the answer is not a {kind.__name__}: {field or 'body'}: {first['msg']}"
+        raise Broken(detail, hint=hint, field=field) from error
+
+
+def _error_of(where: str, reply: httpx.Response) -> RoomError:
+    """The typed error of a reply that is not 200: the peer's own words if it is a problem, else its text."""
+    wait_s = _retry_after(reply.headers.get("Retry-After", ""))
+    try:
+        problem = Problem.model_validate(json.loads(reply.content))
+    except ValueError:
+        text = reply.text[:200].encode("unicode_escape").decode()
+        kind = RequestRefused if 200 <= reply.status_code < 400 else class_for(reply.status_code)
+        hint = "this is not a psuedoptimal service's answer: is the URL right, or is a proxy in between?"
+        return kind(f"{where}: HTTP {reply.status_code} {text!r}", hint=hint, retry_after_s=wait_s)
+    kind = class_for(reply.status_code, problem.code)
+    detail = f"{where}: {problem.detail} (request {problem.request_id})"
+    return kind(detail, hint=problem.hint, field=problem.field, retry_after_s=wait_s)
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds from a Retry-After header: a number or an HTTP date; None if absent or unreadable."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+
+
+def _checked_url(room: str, address: str) -> str:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{room}: {address!r}: {error}; use e.g. http://127.0.0.1:8001") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"{room}: {address!r} is not an http URL; use e.g. http://127.0.0.1:8001")
+    return str(url).rstrip("/")
