@@ -1,0 +1,66 @@
+"""What several rooms' tests need: real servers on free ports. Nothing here stands in for our own code."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from shared.server import Server
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def _running(app: FastAPI) -> Iterator[str]:
+    """Serve an app of `create_service` in a thread until the block ends, and give its URL."""
+    server = Server(app, app.state.settings)
+    server.config.port = 0
+    thread = threading.Thread(target=server.run, name=f"serve {app.title}")
+    thread.start()
+    try:
+        end = time.monotonic() + 60
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > end:
+                raise RuntimeError(f"{app.title} did not start: {app.state.startup_error}")
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[[FastAPI], str]]:
+    """Serve an app really, over HTTP: `url = live(create_app(settings))`. It stops when the test ends."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(_running(app))
+
+
+@pytest.fixture(scope="module")
+def live_module() -> Iterator[Callable[[FastAPI], str]]:
+    """As `live`, for one server that all tests of a module share."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(_running(app))
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of data sets: PSUEDOPTIMAL_DATA, else ../shared/data beside the repository."""
+    folder = Path(os.environ.get("PSUEDOPTIMAL_DATA", REPO / ".." / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}; set PSUEDOPTIMAL_DATA to the folder that holds them")
+    return folder
