@@ -23,12 +23,12 @@ class CodecError(ValueError):
 
 
 class Opaque:
-    """An object the codec does not carry. It equals nothing, and has no truth value."""
+    """An object the codec does not carry. It equals nothing; its truth value is what it claimed, if it did."""
 
-    __slots__ = ("name",)
+    __slots__ = ("name", "truth")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, truth: bool | None = None) -> None:
+        self.name, self.truth = name, truth
 
     def __eq__(self, other: object) -> bool:
         return False
@@ -39,7 +39,9 @@ class Opaque:
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        raise TypeError(f"{self!r} is not a plain value")
+        if self.truth is None:
+            raise TypeError(f"{self!r} has no truth value here")
+        return self.truth
 
     def __repr__(self) -> str:
         return f"<object of type {self.name}>"
@@ -115,6 +117,8 @@ class _Reader:
                 return None
             case "E", []:
                 return ...
+            case "x", [name, (0 | 1 | None) as truth]:
+                return Opaque(_matching(_ANY, name, MAX_NAME + 20), None if truth is None else truth == 1)
             case "c", [real, imaginary]:
                 return complex(_float(real), _float(imaginary))
             case "r", [start, stop, step]:
@@ -148,8 +152,6 @@ class _Reader:
                 return _bytes(body).decode("utf-8", "surrogatepass")
             case "b" | "ba":
                 return _bytes(body) if tag == "b" else bytearray(_bytes(body))
-            case "x":
-                return Opaque(_matching(_ANY, body, MAX_NAME + 20))
             case "dec" | "dt" | "date" | "time":
                 return _library(tag, body)
         raise CodecError("an unknown tag, or a tag with the wrong kind of body")

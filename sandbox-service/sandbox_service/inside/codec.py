@@ -6,14 +6,14 @@
 A subclass falls to its builtin base (Counter to dict, a namedtuple to tuple, IntEnum to int) by the base's
 own methods, so its overrides are never asked. Builtin iterators (generators, map, zip ...) are read once,
 here, and decode to a fresh iterator, which as in Python equals nothing; dict views decode to dict views.
-Every other object is opaque and equals nothing.
+Every other object is opaque: it equals nothing, and has only the truth value (0, 1, null) it claims.
 
     None ["N"]   True ["B",1]   42 ["i","0x2a"]   3.0 ["f","0x1.8000000000000p+1"]   "a" ["s","a"]
     lone surrogates ["u",base64]   b"a" ["b",base64]   bytearray ["ba",base64]   1j ["c",re,im]   ... ["E"]
     list ["l",[..]]  tuple ["t",[..]]  set ["S",[..]]  frozenset ["F",[..]]  dict ["d",[[k,v],..]]
     range ["r",start,stop,step]   deque ["dq",[..]]   iterator ["it",[..]]   views ["dk"|"dv"|"di",[..]]
     Decimal ["dec",text]  Fraction ["frac",n,d]  datetime, date, time ["dt"|"date"|"time",iso]
-    timedelta ["td",days,seconds,microseconds]   anything else ["x","module.Type"]
+    timedelta ["td",days,seconds,microseconds]   anything else ["x","module.Type",truth]
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def encode(value: object) -> bytes:
     except BaseException:  # noqa: BLE001 - the candidate may raise anything, anywhere; it is only its own answer
         why = "unreadable"
     try:
-        return json.dumps(["x", f"{_type_name(type(value))} ({why})"]).encode("ascii")
+        return json.dumps(["x", f"{_type_name(type(value))} ({why})", None]).encode("ascii")
     except BaseException:  # noqa: BLE001 - see above
-        return b'["x","object"]'
+        return b'["x","object",null]'
 
 
 def _type_name(kind: type) -> str:
@@ -88,6 +88,14 @@ def _type_name(kind: type) -> str:
     if type(module) is not str or module == "builtins":
         return name[:MAX_NAME]
     return f"{module}.{name}"[:MAX_NAME]
+
+
+def _truth(value: Any) -> int | None:
+    """Return what the object says of its truth: no more than a program that returns True could claim."""
+    try:
+        return 1 if value else 0
+    except Exception:  # noqa: BLE001 - its own code runs here
+        return None
 
 
 class _Writer:
@@ -157,14 +165,14 @@ class _Writer:
             except _Over:
                 raise
             except Exception:  # noqa: BLE001 - its own code runs here; what breaks half-way has no value
-                return ["x", _type_name(kind)]
+                return ["x", _type_name(kind), None]
         extra = self.from_library(value, kind)
         if extra is not None:
             return extra
         for base in _mro(kind):
             if id(base) in _BASES:
                 return self.base(value, base, depth)
-        return ["x", _type_name(kind)]
+        return ["x", _type_name(kind), _truth(value)]
 
     def base(self, value: Any, base: Any, depth: int) -> list[Any]:
         if base is int:
