@@ -1,0 +1,181 @@
+"""The one-shot child: takes one program, runs it, answers its calls, ends. Stdlib only.
+
+It is forked before its request exists, so no other run's program or answers are in its memory. Whatever it
+writes is the candidate's word: the candidate can change every object here, this module included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import types
+from typing import Any, NamedTuple
+
+from sandbox_service.inside import codec, frames, harden
+
+# limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, body length
+HEADER = frames.struct.Struct("!dQQII")
+MESSAGE_MAX = 1000
+NAME = "program"
+
+
+class Pipes(NamedTuple):
+    """A child's descriptors: its request (read), its answers (write), what becomes fd 1 and fd 2 (write)."""
+
+    request: int
+    answers: int
+    stdout: int
+    stderr: int
+
+
+def run(pipes: Pipes, uid: int | None, home: str, counted: int) -> None:
+    """Become the candidate's process and never return.
+
+    uid      uid and gid to become; None keeps this one
+    home     a directory to work in, made if it is not there
+    counted  processes of this uid that are not the candidate's, for RLIMIT_NPROC
+    """
+    answers = _settle(pipes, uid, home)
+    try:
+        header = frames.read_exactly(3, HEADER.size)
+    except EOFError:  # the zygote has gone: there will be no request
+        os._exit(0)
+    cpu_s, memory, file_bytes, processes, length = HEADER.unpack(header)
+    body = json.loads(frames.read_exactly(3, length))
+    os.close(3)
+    _limit(cpu_s, memory, file_bytes, processes + counted)
+    answer(answers, body)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: BLE001 - the candidate may have put anything there
+            pass  # noqa: SIM105
+    os._exit(0)
+
+
+def _settle(pipes: Pipes, uid: int | None, home: str) -> int:
+    """Leave the zygote's descriptors, signals and uid behind; return the answer pipe's descriptor."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setsid()
+    os.dup2(pipes.stdout, 1, inheritable=True)
+    os.dup2(pipes.stderr, 2, inheritable=True)
+    answers = os.dup(pipes.answers)
+    request = os.dup(pipes.request)
+    os.dup2(request, 3, inheritable=False)
+    os.dup2(answers, 4, inheritable=False)
+    os.closerange(5, 1024)
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if harden.LINUX and os.getppid() != 1:
+        harden.die_with_parent(os.getppid())
+    os.umask(0o077)
+    if home != "/tmp":
+        os.makedirs(home, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.environ["TMPDIR"] = home
+    os.chdir(home)
+    return 4
+
+
+def _limit(cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
+    """Set every limit hard, so that the candidate cannot set it back. Memory is on top of the interpreter."""
+    hard = {
+        "RLIMIT_CPU": max(1, math.ceil(cpu_s)),
+        "RLIMIT_AS": memory + _occupied(),
+        "RLIMIT_FSIZE": file_bytes,
+        "RLIMIT_NPROC": processes,
+        "RLIMIT_NOFILE": 128,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_NICE": 0,
+        "RLIMIT_RTPRIO": 0,
+    }
+    for name, value in hard.items():
+        which = getattr(resource, name, None)
+        if which is not None:
+            _, most = resource.getrlimit(which)
+            value = value if most == resource.RLIM_INFINITY else min(value, most)
+            resource.setrlimit(which, (value, value))
+
+
+_baseline = 0
+
+
+def measure() -> None:
+    """Note how much address space the interpreter has; called once, by the zygote, when it is warm."""
+    global _baseline
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            _baseline = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # no /proc on this system: leave room for an interpreter
+        _baseline = 1 << 28
+
+
+def _occupied() -> int:
+    return _baseline
+
+
+def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None:
+    """Load the program, then answer each call in order on `fd`."""
+
+    def send(index: int, status: bytes, payload: bytes) -> None:
+        write(fd, frames.ANSWER.pack(index, status, len(payload)), payload)
+
+    module = types.ModuleType(NAME)
+    sys.modules[NAME] = sys.modules["__main__"] = module
+    space = module.__dict__
+    try:
+        for text, name in ((body["setup"], "<setup>"), (body["program"], "<program>")):
+            if text:
+                exec(compile(text, name, "exec", dont_inherit=True), space)
+    except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
+        send(frames.LOAD, _kind(error), _describe(error, located=True))
+        return
+    send(frames.LOAD, frames.VALUE, b"")
+    works = [(call, "eval") for call in body["calls"]] + [(test, "exec") for test in body["beside"]]
+    if body["result"] is not None:
+        works.append((body["result"], "eval"))
+    for index, (text, mode) in enumerate(works):
+        try:
+            value = eval(compile(text, f"<call {index}>", mode, dont_inherit=True), space)
+            payload = codec.encode(True if mode == "exec" else value)
+        except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
+            send(index, frames.RAISED, _describe(error))
+        else:
+            send(index, frames.VALUE, payload)
+
+
+def _kind(error: BaseException) -> bytes:
+    """Say what a failed load was: an exit, memory, a refused process, or an exception like any other."""
+    kinds = type(error).__mro__
+    if SystemExit in kinds:
+        return frames.EXITED
+    if MemoryError in kinds:
+        return frames.NO_MEMORY
+    if BlockingIOError in kinds or (RuntimeError in kinds and "can't start new thread" in str(error)):
+        return frames.NO_PROCESS
+    return frames.RAISED
+
+
+def _describe(error: BaseException, located: bool = False) -> bytes:
+    """Return `ValueError: text`, with the program's line when `located`; never raises."""
+    try:
+        text = f"{type(error).__name__}: {error}"[:MESSAGE_MAX]
+        if located:
+            line, trace = None, error.__traceback__
+            while trace is not None:
+                if trace.tb_frame.f_code.co_filename == "<program>":
+                    line = trace.tb_lineno
+                trace = trace.tb_next
+            text += f" (line {line})" if line else ""
+        return text.encode("utf-8", "backslashreplace")
+    except BaseException:  # noqa: BLE001 - __str__ is the candidate's
+        return b"an exception that cannot be described"

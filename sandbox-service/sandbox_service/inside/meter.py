@@ -1,0 +1,124 @@
+"""Hold one run to its limits from outside its process: CPU, wall, memory of all its processes, output."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from typing import NamedTuple
+
+from sandbox_service.inside import frames, sweep
+
+_PAGE_KB = resource.getpagesize() // 1024
+
+
+class Use(NamedTuple):
+    """What living processes use now."""
+
+    cpu_s: float
+    anonymous_kb: int
+
+
+class Watch:
+    """One run: what it may use, what it has used, and how it ended."""
+
+    def __init__(self, pid: int, cpu_s: float, deadline: float, memory: int, output: int) -> None:
+        self.pid, self.cpu_s, self.deadline, self.memory, self.output = pid, cpu_s, deadline, memory, output
+        self.used, self.status, self.reason, self.waited_ms = sweep.NOTHING, 0, frames.EXIT, -1.0
+        self.answers, self.alive = frames.ANSWERS_MAX, True
+        self._next_look = time.monotonic() + 0.1
+
+    def reap(self) -> bool:
+        """Reap the dead; True when the child itself is among them."""
+        while True:
+            found = sweep.reap_one(self.used)
+            if found is None:
+                self.alive = False
+                return True
+            pid, status, self.used = found
+            if pid == self.pid:
+                self.status, self.alive = status, False
+                self._judge_signal()
+                return True
+            if not pid:
+                return False
+
+    def _judge_signal(self) -> None:
+        """A SIGKILL that this side did not send is the kernel's: for CPU time, else for memory."""
+        if self.reason == frames.EXIT and os.WIFSIGNALED(self.status):
+            signal_number = os.WTERMSIG(self.status)
+            if signal_number in (signal.SIGKILL, signal.SIGXCPU) and self.used.cpu_s >= 0.9 * self.cpu_s:
+                self.reason = frames.CPU
+
+    def carried(self, kind: bytes, count: int) -> bool:
+        """Count output; False when this chunk is over the limit, and then the run is over."""
+        if kind == frames.ANSWERS:
+            self.answers -= count
+            within = self.answers >= 0
+        else:
+            self.output -= count
+            within = self.output >= 0
+        if not within:
+            self.kill(frames.OUTPUT)
+        return within
+
+    def check(self) -> None:
+        """Kill the child when a limit is passed; /proc is looked at every tenth of a second at most."""
+        now = time.monotonic()
+        if now >= self.deadline:
+            self.waited_ms = _waited_ms(self.pid)
+            self.kill(frames.WALL)
+        elif now >= self._next_look:
+            self._next_look = now + 0.1
+            now_used = _of_all(self.pid)
+            if self.used.cpu_s + now_used.cpu_s > self.cpu_s:
+                self.kill(frames.CPU)
+            elif now_used.anonymous_kb * 1024 > self.memory + (64 << 20):
+                self.kill(frames.MEMORY)
+
+    def kill(self, reason: bytes) -> None:
+        """Kill the child; the first reason stays."""
+        if self.reason == frames.EXIT:
+            self.reason = reason
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _of_all(child: int) -> Use:
+    """Return what the run's living processes use: in a process namespace all but this one, else the child."""
+    if os.getpid() != 1:
+        return Use(_clock_s(child), 0)
+    cpu_s, anonymous_kb = 0.0, 0
+    mine_kb = _anonymous_kb("self")
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit() and name != "1":
+            try:
+                cpu_s += _clock_s(int(name))
+                anonymous_kb += max(0, _anonymous_kb(name) - mine_kb)
+            except OSError:  # it has ended since
+                continue
+    return Use(cpu_s, anonymous_kb)
+
+
+def _clock_s(pid: int) -> float:
+    """Return a process's CPU seconds, all its threads together; no /proc is needed for it."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
+
+
+def _anonymous_kb(name: str) -> int:
+    with open(f"/proc/{name}/statm") as file:  # noqa: PTH123
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * _PAGE_KB
+
+
+def _waited_ms(pid: int) -> float:
+    """Return how long a process stood ready without getting a processor; -1 where that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return -1.0

@@ -1,0 +1,207 @@
+"""A warm interpreter that forks one fresh child per run, watches it, and clears up after it. Stdlib only.
+
+It forks each child before the request exists, carries bytes it never parses, and keeps none of them: the
+copy buffer is zeroed after use. So there is nothing of one run in the memory of the next.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from sandbox_service.inside import candidate, frames, harden, meter, sweep
+
+PRELOADED = (
+    "abc", "array", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy",
+    "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "inspect", "io",
+    "itertools", "json", "keyword", "math", "numbers", "operator", "os", "pprint", "queue", "random", "re",
+    "statistics", "string", "struct", "sys", "textwrap", "threading", "time", "traceback", "types", "typing",
+    "unicodedata", "warnings", "zlib",
+)  # fmt: skip
+_TICK_S = 0.05
+
+
+class Zygote:
+    """One warm interpreter: its descriptors, its setup, and the child that waits for the next request."""
+
+    def __init__(self, requests: int, replies: int, setup: dict[str, Any]) -> None:
+        self.requests, self.replies, self.setup = requests, replies, setup
+        self.buffer = bytearray(frames.CHUNK)
+        self.wake, self.wake_in = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(self.wake_in, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
+        self.children: int | None = setup.get("children_fd")
+        self.count = 0
+
+    def serve(self) -> None:
+        """Run one request after the other until the service closes the request pipe."""
+        frames.write_all(self.replies, frames.REPLY.pack(frames.READY, bytes(16), 0))
+        try:
+            while self.one():
+                pass
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        sweep.kill_and_reap(sweep.NOTHING, self.uid(), self.children)
+        sweep.wipe(self.setup["writable"], self.uid())
+
+    def uid(self) -> int | None:
+        """The uid of the run in hand: a new one each time, where this zygote may give uids."""
+        first = self.setup.get("uid_first")
+        return None if first is None else int(first) + self.count % int(self.setup["uid_count"])
+
+    def fork(self) -> tuple[int, int, tuple[int, int, int]]:
+        """Fork the child that waits for the next request; return pid, its request pipe, and its outputs."""
+        pairs = [os.pipe() for _ in range(4)]
+        pid = os.fork()
+        if pid == 0:
+            pipes = candidate.Pipes(pairs[0][0], pairs[1][1], pairs[2][1], pairs[3][1])
+            candidate.run(pipes, self.uid(), self.home(), self.setup["counted"])
+        os.close(pairs[0][0])
+        for _, write in pairs[1:]:
+            os.close(write)
+        for read, _ in pairs[1:]:
+            os.set_blocking(read, False)
+        return pid, pairs[0][1], (pairs[1][0], pairs[2][0], pairs[3][0])
+
+    def home(self) -> str:
+        return str(self.setup["home"]).format(uid=self.uid())
+
+    def one(self) -> bool:
+        """Fork a child, give it the next request, watch it to its end. False: there will be no more."""
+        self.count += 1
+        pid, request, outputs = self.fork()
+        try:
+            head = frames.read_exactly(self.requests, frames.REQUEST.size)
+            nonce, cpu_s, wall_s, memory, output, file_bytes, processes, length = frames.REQUEST.unpack(head)
+            started = time.monotonic()
+            self.hand_over(request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length)
+        except EOFError:
+            return False
+        watch = meter.Watch(pid, cpu_s, started + wall_s, memory, output)
+        self.attend(watch, nonce, outputs)
+        clean, used = sweep.kill_and_reap(watch.used, self.uid(), self.children)
+        for kind, fd in zip((frames.STDOUT, frames.STDERR, frames.ANSWERS), (*outputs[1:], outputs[0]), strict=True):
+            self.drain(kind, nonce, fd, watch)
+            os.close(fd)
+        clean = sweep.wipe(self.setup["writable"], self.uid()) and clean
+        wall_ms = (time.monotonic() - started) * 1e3
+        end = frames.END.pack(
+            watch.reason, watch.status, used.cpu_s * 1e3, wall_ms, watch.waited_ms, used.peak_kb, clean
+        )
+        frames.write_all(self.replies, frames.REPLY.pack(frames.ENDED, nonce, len(end)), end)
+        return True
+
+    def hand_over(self, request: int, header: bytes, length: int) -> None:
+        """Carry a body from the service to the child."""
+        try:
+            frames.write_all(request, header)
+            while length:
+                view = memoryview(self.buffer)[: min(length, frames.CHUNK)]
+                count = os.readv(self.requests, [view])
+                if not count:
+                    raise EOFError
+                frames.write_all(request, view[:count])
+                view[:count] = bytes(count)
+                length -= count
+        finally:
+            os.close(request)
+
+    def attend(self, watch: meter.Watch, nonce: bytes, outputs: tuple[int, int, int]) -> None:
+        """Carry what the child writes and hold it to its limits, until it is dead."""
+        poll = select.poll()
+        kinds = dict(zip(outputs, (frames.ANSWERS, frames.STDOUT, frames.STDERR), strict=True))
+        for fd in (*outputs, self.wake, self.requests):
+            poll.register(fd, select.POLLIN)
+        while not watch.reap():
+            for fd, _ in poll.poll(_TICK_S * 1e3):
+                if fd == self.wake:
+                    _drain(fd)
+                elif fd == self.requests:  # the service went away, or speaks out of turn
+                    self.finish()
+                    os._exit(0)
+                elif self.carry(kinds[fd], nonce, fd, watch) == 0:
+                    poll.unregister(fd)
+            watch.check()
+
+    def carry(self, kind: bytes, nonce: bytes, fd: int, watch: meter.Watch) -> int:
+        """Carry one chunk to the service; return its size, 0 at the end of the stream, -1 for nothing now."""
+        try:
+            count = os.readv(fd, [self.buffer])
+        except BlockingIOError:
+            return -1
+        view = memoryview(self.buffer)[:count]
+        if count and watch.carried(kind, count):
+            frames.write_all(self.replies, frames.REPLY.pack(kind, nonce, count), view)
+        view[:] = bytes(count)
+        return count
+
+    def drain(self, kind: bytes, nonce: bytes, fd: int, watch: meter.Watch) -> None:
+        """Carry what is left in a pipe that nobody writes to any more."""
+        while self.carry(kind, nonce, fd, watch) > 0:
+            pass
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 512):
+            pass
+    except BlockingIOError:
+        pass  # noqa: SIM105
+
+
+def main() -> None:
+    """Warm up, take away what must not be inherited, and serve. Requests on fd 0, replies on fd 1."""
+    requests, replies = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd, inheritable=True)
+    os.close(null)
+    (length,) = frames.SETUP.unpack(frames.read_exactly(requests, frames.SETUP.size))
+    setup: dict[str, Any] = json.loads(frames.read_exactly(requests, length))
+    for name in PRELOADED:
+        __import__(name)
+    if harden.LINUX:
+        _take_away(setup)
+    sys.path[:] = [path for path in sys.path if path not in ("", setup["room"])]
+    sys.argv[:] = [""]
+    random.seed(0)  # every zygote alike, so that a program's luck is the same in each
+    candidate.measure()
+    gc.collect()
+    gc.freeze()
+    Zygote(requests, replies, setup).serve()
+
+
+def _take_away(setup: dict[str, Any]) -> None:
+    harden.not_dumpable()
+    if setup["die_with_parent"]:
+        harden.die_with_parent(os.getppid())
+    if os.getpid() != 1:
+        harden.adopt_orphans()
+        if setup.get("uid_first") is None:
+            setup["children_fd"] = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+    os.environ.clear()
+    os.environ.update(setup["environment"])
+    landlock = setup.get("landlock")
+    harden.no_new_privileges()
+    if os.geteuid() == 0:
+        harden.keep_capabilities(frozenset(setup["capabilities"]))
+    if landlock:
+        harden.restrict_paths(landlock["readable"], landlock["writable"], landlock["devices"])
+    if setup.get("seccomp"):
+        harden.filter_system_calls(base64.b64decode(setup["seccomp"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Bubblewrap: namespaces of its own for processes, mounts, network, IPC and host name, without a daemon.
+
+As root: no user namespace; the zygote keeps the capabilities to kill and to change uid, and each run gets a
+fresh uid. Otherwise: a user namespace, no capability at all, and one uid for zygote and run; the zygote is
+PID 1 and not dumpable, which is what protects it. Not covered: a bug in this machine's kernel, and memory
+that no process owns (the tmpfs is capped by size, not by number of files).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from sandbox_service.inside import harden
+from sandbox_service.jails import seccomp
+from sandbox_service.jails.jail import ENVIRONMENT, INSIDE, JailMissing, Start, interpreter, zygote_code
+from sandbox_service.jails.uids import Uids
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_ROOM = "/room"
+_TMP_BYTES, _SHM_BYTES = 64 << 20, 16 << 20
+
+
+class Bwrap:
+    """The bubblewrap jail. Raises JailMissing where the program or the kernel's permission is missing."""
+
+    name = "bwrap"
+
+    def __init__(self, uids: Uids) -> None:
+        self.program = shutil.which("bwrap") or ""
+        if not self.program:
+            raise JailMissing("bwrap is not installed", hint="install the package `bubblewrap`")
+        if not seccomp.supported():
+            raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
+        self.root, self.uids = os.geteuid() == 0, uids
+        self.layers = (
+            "pid, mount, network, ipc, uts namespaces" + ("" if self.root else ", user namespace"),
+            "read-only system, private /tmp and /dev",
+            "a fresh uid per run" if self.root else "one uid inside, zygote is PID 1",
+            "no capabilities, no_new_privs",
+            "seccomp",
+            "rlimits",
+        )
+        self.weaknesses = (
+            "shares this machine's kernel",
+            "no cgroup: memory is held per process by RLIMIT_AS and for all together ten times a second",
+            "files in /tmp are bounded by bytes (64 MiB), not by number",
+            *(() if self.root else ("zygote and run share a uid",)),
+        )
+        self._try()
+
+    def _try(self) -> None:
+        """Start `true` in the jail, and say what this machine refuses."""
+        command = [*self._command(), "--", "/usr/bin/env", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={}, check=False)
+        if done.returncode:
+            raise JailMissing(f"bwrap cannot start here: {done.stderr.strip()[:300]}", hint=_hint())
+
+    def _command(self) -> list[str]:
+        command = [self.program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+        command += ["--unshare-cgroup-try", "--hostname", "jail", "--die-with-parent", "--new-session"]
+        command += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
+        if self.root:
+            command += [word for cap in ("KILL", "SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{cap}")]
+        else:
+            command += ["--unshare-user", "--uid", "20000", "--gid", "20000"]
+        for path in map(Path, _SYSTEM):
+            if path.is_symlink():
+                command += ["--symlink", os.readlink(path), str(path)]
+            elif path.is_dir():
+                command += ["--ro-bind", str(path), str(path)]
+        command += ["--perms", "0755", "--dir", "/etc"]
+        for path in _ETC:
+            command += ["--ro-bind-try", path, path]
+        prefix = interpreter().parent.parent
+        if not prefix.is_relative_to("/usr"):
+            for parent in reversed(prefix.parents[:-1]):
+                command += ["--perms", "0755", "--dir", str(parent)]
+            command += ["--ro-bind", str(prefix), str(prefix)]
+        command += ["--ro-bind", str(INSIDE), f"{_ROOM}/sandbox_service/inside", "--proc", "/proc", "--tmpfs", "/dev"]
+        for device in _DEVICES:
+            command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+        command += ["--symlink", "/proc/self/fd", "/dev/fd"]
+        command += ["--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]
+        command += ["--perms", "1777", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
+        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+        for name, value in ENVIRONMENT.items():
+            command += ["--setenv", name, value]
+        return command
+
+    def start(self, lane: int) -> Start:
+        argv = [*self._command(), "--", str(interpreter()), "-s", "-S", "-c", zygote_code(_ROOM)]
+        first, count = self.uids.block(lane) if self.root else (None, 0)
+        setup = {
+            "room": _ROOM,
+            "environment": ENVIRONMENT,
+            "die_with_parent": False,
+            "capabilities": [harden.CAP_KILL, harden.CAP_SETUID, harden.CAP_SETGID],
+            "uid_first": first,
+            "uid_count": count,
+            "counted": 0 if self.root else 1,
+            "home": "/tmp",
+            "writable": ["/tmp", "/dev/shm"],
+            "seccomp": base64.b64encode(seccomp.assemble(sockets=True, signals=True)).decode(),
+        }
+        return Start(tuple(argv), setup, {})
+
+    def sweep(self, lane: int) -> None:
+        """Nothing outlives PID 1 of a process namespace, and its mounts go with it."""
+
+    def close(self) -> None:
+        """There is nothing on this machine to delete."""
+
+
+def _hint() -> str:
+    """Name the kernel settings that forbid namespaces, where they can be read."""
+    found = []
+    for name, wanted in (
+        ("kernel/unprivileged_userns_clone", "1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "0"),
+    ):
+        path = Path("/proc/sys") / name
+        if path.exists() and path.read_text().strip() != wanted:
+            found.append(f"sysctl -w {name.replace('/', '.')}={wanted}")
+    if (most := Path("/proc/sys/user/max_user_namespaces")).exists() and most.read_text().strip() == "0":
+        found.append("sysctl -w user.max_user_namespaces=10000")
+    if found:
+        return "as the administrator: " + "; ".join(found)
+    return "this container's seccomp profile or capabilities forbid namespaces; use SANDBOX_JAIL=process"

@@ -1,0 +1,72 @@
+"""The boundary every jail stands behind: how to start a zygote in it, and what it holds and does not hold.
+
+A jail is one file: gVisor and Docker differ from bubblewrap only in the command that starts the zygote, in
+its setup, and in how what is left of a dead lane is killed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from shared.errors import Unsupported
+
+INSIDE = Path(__file__).resolve().parent.parent / "inside"
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "HOME": "/tmp"}
+
+# The zygote's environment is the candidate's too (/proc/self/environ): it is built from nothing.
+# Hash seed 0, so that the order of a set of strings, and with it a verdict, is the same in every lane.
+_START = "import sys; sys.path.insert(0, {root!r}); from sandbox_service.inside import zygote; zygote.main()"
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a zygote is started: a command whose stdin takes requests and whose stdout gives replies.
+
+    `setup` goes to it as JSON (see inside/zygote.py); `descriptors` are left open for the command.
+    """
+
+    argv: tuple[str, ...]
+    setup: Mapping[str, Any]
+    environment: Mapping[str, str]
+    descriptors: tuple[int, ...] = ()
+
+
+class Jail(Protocol):
+    """One way to hold a zygote. Lane numbers run from 0 and are reused; uids and folders hang on them."""
+
+    name: str
+    layers: tuple[str, ...]
+    weaknesses: tuple[str, ...]
+
+    def start(self, lane: int) -> Start:
+        """Say how to start the zygote of a lane; called again after each death."""
+        ...
+
+    def sweep(self, lane: int) -> None:
+        """Kill and delete what is left of a lane whose own process is dead. May block for milliseconds."""
+        ...
+
+    def close(self) -> None:
+        """Delete what the jail made on this machine."""
+        ...
+
+
+class JailMissing(Unsupported):
+    """This machine cannot give that jail; the hint names the package or the kernel setting."""
+
+    code, title = "jail-missing", "This machine cannot give that jail"
+
+
+def zygote_code(root: str) -> str:
+    """Return the Python text that starts a zygote whose package lies below `root`."""
+    return _START.format(root=root)
+
+
+def interpreter() -> Path:
+    """Return the interpreter itself, not a virtual environment's link to it."""
+    executable = getattr(sys, "_base_executable", None) or sys.executable
+    return Path(executable).resolve()

@@ -1,0 +1,185 @@
+"""One lane: a warm zygote in a jail, driven over two pipes from the event loop, one run at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import subprocess
+import time
+
+from sandbox_service.inside import frames
+from sandbox_service.jails.jail import Jail
+from sandbox_service.replies import Collected, Frames, LaneBroken, is_clean
+from sandbox_service.run import Ended, Run
+
+log = logging.getLogger(__name__)
+_START_S = 20.0
+_GRACE_S = 3.0  # the zygote has its own deadline; this one is for a zygote that does not keep it
+
+
+class Lane:
+    """A zygote and the run in its hands. Any irregularity breaks the lane for good; the pool replaces it."""
+
+    def __init__(self, jail: Jail, number: int) -> None:
+        self.jail, self.number, self.runs, self.broken = jail, number, 0, False
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames()
+        self._nonce = bytes(16)
+        self._collected = Collected(0, 0.0)
+        self._done: asyncio.Future[Ended] | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._unsent = memoryview(b"")
+        start = jail.start(number)
+        requests, self._requests = os.pipe()
+        self._replies, replies = os.pipe()
+        self._errors, errors = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                start.argv, stdin=requests, stdout=replies, stderr=errors, env=dict(start.environment),
+                pass_fds=start.descriptors, start_new_session=True, cwd="/",
+            )  # fmt: skip
+        finally:
+            for fd in (requests, replies, errors):
+                os.close(fd)
+        for fd in (self._requests, self._replies, self._errors):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._replies, self._readable)
+        setup = json.dumps(dict(start.setup)).encode()
+        self._send(frames.SETUP.pack(len(setup)) + setup)
+
+    async def warm(self) -> None:
+        """Wait until the zygote is ready; raise LaneBroken with what it said when it does not get there."""
+        try:
+            await asyncio.wait_for(self._ready, _START_S)
+        except (LaneBroken, asyncio.TimeoutError) as error:
+            said = self._said()
+            await self.close()
+            raise LaneBroken(f"the zygote did not start: {said or error}") from error
+
+    async def run(self, run: Run) -> Ended:
+        """Run one program; raise LaneBroken when the jail dies with it. Cancelling kills the lane."""
+        self.runs += 1
+        body = json.dumps(
+            {"program": run.program, "setup": run.setup, "calls": run.calls, "beside": run.beside,
+             "result": run.result}
+        ).encode()  # fmt: skip
+        limits = run.limits
+        self._nonce = secrets.token_bytes(16)
+        header = frames.REQUEST.pack(
+            self._nonce, limits.cpu_s, limits.wall_s, limits.memory_mb << 20, limits.output_kb << 10,
+            limits.file_mb << 20, limits.processes, len(body),
+        )  # fmt: skip
+        expected = len(run.calls) + len(run.beside) + (run.result is not None)
+        self._collected = Collected(expected, time.monotonic())
+        self._done = self._loop.create_future()
+        overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")
+        try:
+            self._send(header + body)
+            return await self._done
+        except asyncio.CancelledError:
+            self._break("the run was cancelled")
+            self.kill()
+            raise
+        finally:
+            overdue.cancel()
+            self._done = None
+
+    def _send(self, data: bytes) -> None:
+        self._unsent = memoryview(data)
+        self._writable()
+
+    def _writable(self) -> None:
+        """Write what the pipe takes; come back for the rest when it has room."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._requests, self._writable)
+            return
+        except OSError as error:
+            self._break(f"it takes no requests: {error}")
+        self._loop.remove_writer(self._requests)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._replies, 4 * frames.CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(f"it gives no replies: {error}")
+            return
+        if not data:
+            self._break("it ended")
+            return
+        try:
+            now = time.monotonic()
+            for frame in self._frames.feed(data):
+                self._take(frame.kind, frame.nonce, frame.payload, now)
+        except LaneBroken as error:
+            self._break(str(error))
+
+    def _take(self, kind: bytes, nonce: bytes, payload: bytes, now: float) -> None:
+        if kind == frames.READY and not self._ready.done() and nonce == bytes(16):
+            self._ready.set_result(None)
+            return
+        if self._done is None or self._done.done() or nonce != self._nonce:
+            raise LaneBroken(f"a frame {kind!r} of no run in hand")
+        match kind:
+            case frames.ANSWERS:
+                self._collected.answer_bytes(payload, now)
+            case frames.STDOUT | frames.STDERR:
+                self._collected.output(kind, payload)
+            case frames.ENDED:
+                self.broken = self.broken or not is_clean(payload)
+                self._done.set_result(self._collected.ended(payload))
+            case _:
+                raise LaneBroken(f"a frame {kind!r} out of turn")
+
+    def _break(self, why: str) -> None:
+        """Note that this lane is not to be used again, and fail what waits for it."""
+        if not self.broken:
+            log.debug("lane %d of %s is broken: %s", self.number, self.jail.name, why)
+        self.broken = True
+        self._loop.remove_reader(self._replies)
+        for future in (self._ready, self._done):
+            if future is not None and not future.done():
+                future.set_exception(LaneBroken(why))
+
+    def _said(self) -> str:
+        """Return the end of what the jail's command wrote to stderr."""
+        with contextlib.suppress(OSError):
+            return os.read(self._errors, 4096).decode("utf-8", "replace").strip()[-500:]
+        return ""
+
+    def kill(self) -> None:
+        """Kill the lane's process now; what the jail holds dies with it or in `close`."""
+        self.broken = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def close(self) -> None:
+        """End the lane: nothing of it lives afterwards. Never raises because it is already dead."""
+        self.broken = True
+        if self._ready.done():
+            self._ready.exception()  # a waiter that went away must not turn it into a warning
+        for fd in (self._requests, self._replies):
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+        os.close(self._requests)  # a zygote that sees this kills what it started, and ends
+        await asyncio.to_thread(self._reap)
+        os.close(self._replies)
+        os.close(self._errors)
+
+    def _reap(self) -> None:
+        try:
+            self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.process.wait()
+        self.jail.sweep(self.number)
+
+
