@@ -49,6 +49,8 @@ def configure_logging(settings: ServiceSettings, service: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # Its start and stop lines repeat ours, without the address.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, root.level))
 
 
 class _Named:

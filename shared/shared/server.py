@@ -61,6 +61,13 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.traffic.draining = self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and say where: with port 0 nobody could know."""
+        await super().startup(sockets=sockets)
+        for listener in (each for server in self.servers for each in server.sockets):
+            host, port = listener.getsockname()[:2]
+            log.info("listening", extra={"url": f"http://{f'[{host}]' if ':' in host else host}:{port}"})
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.traffic.draining = True
         end = time.monotonic() + self.drain_s
@@ -86,13 +93,15 @@ def serve(app: FastAPI, settings: ServiceSettings) -> int:
         print(_refusal(settings, error), file=sys.stderr)
         return 2
     with listener:
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        log.info("listening", extra={"url": f"http://{shown}:{port}", "pid": os.getpid()})
+        log.info("starting", extra={"pid": os.getpid()})
         try:
             Server(app, settings).run(sockets=[listener])
         except SystemExit:
             return _failed_start(app)
+        except OSError as error:
+            # Another process bound the same port in the same moment and listened first.
+            print(_refusal(settings, error), file=sys.stderr)
+            return 2
     return 0
 
 
