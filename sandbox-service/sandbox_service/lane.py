@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import subprocess
-import time
 
 from sandbox_service.inside import frames
 from sandbox_service.jails.jail import Jail
@@ -29,7 +28,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._nonce = bytes(16)
-        self._collected = Collected(0, 0.0)
+        self._collected = Collected(0)
         self._done: asyncio.Future[Ended] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._unsent = memoryview(b"")
@@ -74,7 +73,7 @@ class Lane:
             limits.file_mb << 20, limits.processes, len(body),
         )  # fmt: skip
         expected = len(run.calls) + len(run.beside) + (run.result is not None)
-        self._collected = Collected(expected, time.monotonic())
+        self._collected = Collected(expected)
         self._done = self._loop.create_future()
         overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")
         try:
@@ -116,13 +115,12 @@ class Lane:
             self._break("it ended")
             return
         try:
-            now = time.monotonic()
             for frame in self._frames.feed(data):
-                self._take(frame.kind, frame.nonce, frame.payload, now)
+                self._take(frame.kind, frame.nonce, frame.payload)
         except LaneBroken as error:
             self._break(str(error))
 
-    def _take(self, kind: bytes, nonce: bytes, payload: bytes, now: float) -> None:
+    def _take(self, kind: bytes, nonce: bytes, payload: bytes) -> None:
         if kind == frames.READY and not self._ready.done() and nonce == bytes(16):
             self._ready.set_result(None)
             return
@@ -130,7 +128,7 @@ class Lane:
             raise LaneBroken(f"a frame {kind!r} of no run in hand")
         match kind:
             case frames.ANSWERS:
-                self._collected.answer_bytes(payload, now)
+                self._collected.answer_bytes(payload)
             case frames.STDOUT | frames.STDERR:
                 self._collected.output(kind, payload)
             case frames.ENDED:

@@ -56,8 +56,8 @@ class Frames:
 class Collected:
     """What one run has sent so far."""
 
-    def __init__(self, expected: int, now: float) -> None:
-        self.expected, self.last = expected, now
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
         self.answers: list[Answer] = []
         self.loaded: bytes | None = None
         self.load_text = ""
@@ -71,18 +71,18 @@ class Collected:
         tail += data
         del tail[: max(0, len(tail) - TAIL)]
 
-    def answer_bytes(self, data: bytes, now: float) -> None:
-        """Take a piece of the answer stream that came at `now` (seconds); after a fault it is not read on."""
+    def answer_bytes(self, data: bytes) -> None:
+        """Take a piece of the answer stream; after a fault it is not read on."""
         if self.malformed:
             return
         self._buffer += data
         at, size = 0, frames.ANSWER.size
         while len(self._buffer) - at >= size:
-            index, status, length = frames.ANSWER.unpack_from(self._buffer, at)
+            index, status, seconds, length = frames.ANSWER.unpack_from(self._buffer, at)
             self.malformed = self._fault(index, status, length)
             if self.malformed or len(self._buffer) - at - size < length:
                 break
-            self._take(status, bytes(self._buffer[at + size : at + size + length]), now)
+            self._take(status, seconds, bytes(self._buffer[at + size : at + size + length]))
             at += size + length
         del self._buffer[:at]
 
@@ -95,12 +95,11 @@ class Collected:
         most = {frames.VALUE: frames.ANSWER_MAX, frames.RAISED: _RAISED_MAX}.get(status, -1)
         return "" if length <= most else "the answer stream has an answer of no known form"
 
-    def _take(self, status: bytes, payload: bytes, now: float) -> None:
+    def _take(self, status: bytes, seconds: float, payload: bytes) -> None:
         if self.loaded is None:
             self.loaded, self.load_text = status, payload.decode("utf-8", "replace")
         else:
-            self.answers.append(Answer(_STATUSES[status], payload, (now - self.last) * 1e3))
-        self.last = now
+            self.answers.append(Answer(_STATUSES[status], payload, seconds * 1e3))
 
     def ended(self, payload: bytes) -> Ended:
         """Make the end of the run of the zygote's last frame; raise LaneBroken where that is malformed."""
@@ -110,11 +109,12 @@ class Collected:
         how, detail = self._how(reason, status)
         if how == "timeout" and waited_ms >= 0:
             detail += f", {waited_ms:.0f} ms of it waiting for a processor"
-        missing = (Answer("missing", b"", 0.0),) * (self.expected - len(self.answers))
+        answers = [Answer(a.status, a.payload, _within(a.wall_ms, wall_ms)) for a in self.answers]
+        missing = (Answer("missing", b"", 0.0),) * (self.expected - len(answers))
         return Ended(
             how=how,
             detail=detail,
-            answers=(*self.answers, *missing),
+            answers=(*answers, *missing),
             cpu_ms=cpu_ms,
             wall_ms=wall_ms,
             memory_mb=peak_kb / 1024 if peak_kb else None,
@@ -147,6 +147,11 @@ class Collected:
         if os.WIFSIGNALED(status):
             return "crashed", f"killed by {_signal_name(os.WTERMSIG(status))} {at}"
         return "exited", f"exit status {os.waitstatus_to_exitcode(status)} {at}"
+
+
+def _within(claimed_ms: float, most_ms: float) -> float:
+    """Bound what the candidate's process says of its own time by what was measured outside."""
+    return min(claimed_ms, most_ms) if claimed_ms >= 0 else 0.0
 
 
 def is_clean(payload: bytes) -> bool:

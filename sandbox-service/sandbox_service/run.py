@@ -44,7 +44,8 @@ class Answer:
     """What came back for one call. `payload` is written by the candidate's process: never to be trusted.
 
     `value`: codec JSON, for `inside.codec.decode`. `raised`: UTF-8 `ValueError: text`, truncated.
-    `missing`: the run ended before this call was answered; the payload is empty.
+    `missing`: the run ended before this call was answered; the payload is empty. `wall_ms` is what that
+    process says, bounded by the run's own time, which is measured outside it.
     """
 
     status: AnswerStatus

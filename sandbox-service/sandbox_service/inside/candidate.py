@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import resource
 import signal
 import sys
+import time
 import types
 from typing import Any, NamedTuple
 
@@ -40,6 +42,7 @@ def run(pipes: Pipes, uid: int | None, home: str, counted: int) -> None:
     counted  processes of this uid that are not the candidate's, for RLIMIT_NPROC
     """
     answers = _settle(pipes, uid, home)
+    random.seed(0)  # Python seeds it anew in a fork; a program's luck has to be the same in every run
     try:
         header = frames.read_exactly(3, HEADER.size)
     except EOFError:  # the zygote has gone: there will be no request
@@ -59,9 +62,7 @@ def run(pipes: Pipes, uid: int | None, home: str, counted: int) -> None:
 
 def _settle(pipes: Pipes, uid: int | None, home: str) -> int:
     """Leave the zygote's descriptors, signals and uid behind; return the answer pipe's descriptor."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.setsid()
     os.dup2(pipes.stdout, 1, inheritable=True)
     os.dup2(pipes.stderr, 2, inheritable=True)
@@ -126,8 +127,13 @@ def _occupied() -> int:
 def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None:
     """Load the program, then answer each call in order on `fd`."""
 
+    clock, last = time.monotonic, time.monotonic()
+
     def send(index: int, status: bytes, payload: bytes) -> None:
-        write(fd, frames.ANSWER.pack(index, status, len(payload)), payload)
+        nonlocal last
+        now = clock()
+        write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)), payload)
+        last = now
 
     module = types.ModuleType(NAME)
     sys.modules[NAME] = sys.modules["__main__"] = module

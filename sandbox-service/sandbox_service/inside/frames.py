@@ -30,8 +30,8 @@ READY, ANSWERS, STDOUT, STDERR, ENDED = b"R", b"A", b"O", b"E", b"Z"
 END = struct.Struct("!cidddQ?")
 EXIT, CPU, WALL, OUTPUT, MEMORY = b"x", b"c", b"w", b"o", b"m"
 
-# index, status, payload length; LOAD is the index of what happened before the first call
-ANSWER = struct.Struct("!IcI")
+# index, status, seconds since the last one, payload length; LOAD stands for all before the first call
+ANSWER = struct.Struct("!IcfI")
 LOAD = 0xFFFFFFFF
 VALUE, RAISED, EXITED, NO_MEMORY, NO_PROCESS = b"v", b"r", b"e", b"m", b"p"
 ANSWER_MAX = 2 << 20

@@ -29,6 +29,16 @@ class Watch:
         self.answers, self.alive = frames.ANSWERS_MAX, True
         self._next_look = time.monotonic() + 0.1
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the child's end, without looking at anything else; SIGCHLD must be blocked."""
+        end = time.monotonic() + seconds
+        while not self.reap():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            signal.sigtimedwait({signal.SIGCHLD}, left)
+        return True
+
     def reap(self) -> bool:
         """Reap the dead; True when the child itself is among them."""
         while True:
