@@ -1,0 +1,306 @@
+"""One queue in front of one model: requests that arrive together share batches, equal messages a decoding.
+
+All bookkeeping is on the event loop; the model runs in one thread of its own. A message nobody waits
+for any more is dropped before it is run, not while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from decoder_service.cache import Key, ProgramCache, key_for
+from decoder_service.engines.engine import Decoding, Engine, EngineLost, Row
+from decoder_service.metrics import Metrics
+from decoder_service.settings import DecoderSettings
+from shared.errors import Broken, InvalidRequest, Overloaded, RoomError, Unavailable
+from shared.wire import DecodeRequest, Program
+
+log = logging.getLogger(__name__)
+
+# How many full batches are sorted by length at a time; more would let long prompts wait for too long.
+_BATCHES_PER_ROUND = 8
+_WARM_UP = DecodeRequest(messages=["def double ( x ) : return x * 2"], max_new_tokens=2)
+
+
+@dataclass(eq=False)
+class Job:
+    """One message to be decoded, for everyone who waits for it. `tokens` is what it can grow to."""
+
+    key: Key
+    row: Row
+    tokens: int
+    done: asyncio.Future[Program]
+    waiters: int = 0
+    running: bool = False
+
+
+@dataclass(eq=False)
+class Ticket:
+    """What one request waits for: per message its program, or the job and whether another one began it."""
+
+    places: list[Program | tuple[Job, bool]]
+    jobs: set[Job] = field(default_factory=set)
+
+    async def programs(self) -> list[Program]:
+        """Return all programs in the order of the messages, or raise the first failure."""
+        found: list[Program | None] = [None] * len(self.places)
+        async for index, program in self.finished():
+            found[index] = program
+        return [program for program in found if program is not None]
+
+    async def finished(self) -> AsyncIterator[tuple[int, Program]]:
+        """Yield (index, program) as they come, or raise the first failure."""
+        by_future: dict[asyncio.Future[Program], list[tuple[int, bool]]] = {}
+        for index, place in enumerate(self.places):
+            if isinstance(place, Program):
+                yield index, place
+            else:
+                by_future.setdefault(place[0].done, []).append((index, place[1]))
+        waiting = set(by_future)
+        while waiting:
+            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in ended:
+                program = future.result()
+                for index, shared in by_future[future]:
+                    yield index, program.model_copy(update={"cached": True}) if shared else program
+
+
+class Batcher:
+    """Owns the engine, the queue and the cache. `start` loads, `close` lets go.
+
+    load   makes the engine, in the model's thread
+    lost   called when the engine says that it cannot go on
+    """
+
+    def __init__(
+        self,
+        settings: DecoderSettings,
+        load: Callable[[], Engine],
+        metrics: Metrics,
+        lost: Callable[[EngineLost], None],
+    ) -> None:
+        self._settings, self._load, self._metrics, self._lost = settings, load, metrics, lost
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._jobs: dict[Key, Job] = {}
+        self._tokens = 0
+        self._arrived = asyncio.Event()
+        # An echoed program is its message: keeping it would only double it.
+        self._cache = ProgramCache(0 if settings.engine == "echo" else settings.cache_size)
+        self._seconds_per_message = 0.01
+        self._engine: Engine | None = None
+        self._task: asyncio.Task[None] | None = None
+        metrics.watch_queue(lambda: float(len(self._jobs)))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine is loaded and has decoded its first message."""
+        return self._task is not None
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine.
+
+        raises   Unavailable until it is ready
+        """
+        if self._engine is None or not self.ready:
+            raise Unavailable("the model is still being loaded", hint="wait for /readyz", retry_after_s=1)
+        return self._engine
+
+    async def start(self) -> None:
+        """Load the engine in the model's thread, decode once, and begin to work.
+
+        raises   whatever loading or the first decoding raises
+        """
+        loop = asyncio.get_running_loop()
+        started = time.perf_counter()
+        engine = await loop.run_in_executor(self._executor, self._load)
+        decoding = Decoding(_WARM_UP.max_new_tokens)
+        rows = [Row(_WARM_UP.messages[0], engine.prepare(_WARM_UP.messages)[0], 0)]
+        await loop.run_in_executor(self._executor, engine.decode, rows, decoding)
+        self._engine = engine
+        self._task = asyncio.create_task(self._work())
+        card = engine.card()
+        told = card.model_dump(include={"name", "device", "dtype", "quantization", "parameters"})
+        log.info("ready", extra={"model": told.pop("name"), **told, "load_s": round(time.perf_counter() - started, 2)})
+
+    async def close(self) -> None:
+        """Refuse what still waits, and let the model's thread end after its batch."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for job in list(self._jobs.values()):
+            self._finish(job, Unavailable("the service stopped before this message was decoded", retry_after_s=1))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def admit(self, request: DecodeRequest) -> Ticket:
+        """Queue a request's messages; equal ones, and those decoded before, are not queued again.
+
+        The caller gives the ticket back through `waiting_for`.
+
+        raises   Unavailable before the engine is ready, Overloaded when the queue is full,
+                 InvalidRequest when a prompt leaves no room for max_new_tokens
+        """
+        engine = self.engine
+        self._check_room(1, 0)
+        decoding = Decoding(request.max_new_tokens, request.temperature, request.top_p)
+        keys = [key_for(message, decoding, request.seed) for message in request.messages]
+        unknown = {key.message: None for key in keys if self._cache.get(key) is None and key not in self._jobs}
+        prompts: dict[str, tuple[int, ...]] = {}
+        if unknown:
+            prepared = await asyncio.to_thread(engine.prepare, list(unknown))
+            prompts = dict(zip(unknown, prepared, strict=True))
+        _check_context(request, prompts, engine.context_tokens)
+        return self._ticket(keys, prompts)
+
+    def _ticket(self, keys: Sequence[Key], prompts: dict[str, tuple[int, ...]]) -> Ticket:
+        """Turn keys into places without waiting in between, so that the bounds hold."""
+        places: list[Program | tuple[Job, bool]] = []
+        fresh: dict[Key, Job] = {}
+        loop = asyncio.get_running_loop()
+        for key in keys:
+            if program := self._cache.get(key):
+                places.append(program)
+            elif job := self._jobs.get(key) or fresh.get(key):
+                places.append((job, True))
+            else:
+                # Another request's job may have been dropped while this one was being tokenized.
+                ids = prompts[key.message] if key.message in prompts else self.engine.prepare([key.message])[0]
+                row = Row(key.message, ids, key.seed)
+                job = Job(key, row, len(ids) + key.decoding.max_new_tokens, loop.create_future())
+                fresh[key] = job
+                places.append((job, False))
+        self._check_room(len(fresh), sum(job.tokens for job in fresh.values()))
+        self._jobs.update(fresh)
+        self._tokens += sum(job.tokens for job in fresh.values())
+        self._metrics.not_generated.inc(len(keys) - len(fresh))
+        if fresh:
+            self._arrived.set()
+        ticket = Ticket(places, {place[0] for place in places if not isinstance(place, Program)})
+        for job in ticket.jobs:
+            job.waiters += 1
+        return ticket
+
+    @contextmanager
+    def waiting_for(self, ticket: Ticket) -> Iterator[Ticket]:
+        """Give a ticket back in the end: jobs that do not run yet and nobody else waits for are dropped."""
+        try:
+            yield ticket
+        finally:
+            for job in ticket.jobs:
+                job.waiters -= 1
+                if not job.waiters and not job.running and not job.done.done():
+                    self._forget(job)
+                    job.done.cancel()
+
+    def _check_room(self, messages: int, tokens: int) -> None:
+        """Raise Overloaded if the queue is full; an empty queue takes any request."""
+        settings = self._settings
+        if not self._jobs or not messages:
+            return
+        if (
+            len(self._jobs) + messages <= settings.queue_messages
+            and self._tokens + tokens <= settings.queue_tokens
+        ):
+            return
+        wait_s = min(60, max(1, math.ceil(len(self._jobs) * self._seconds_per_message)))
+        raise Overloaded(
+            f"{len(self._jobs)} messages are waiting; {messages} more are over DECODER_QUEUE_MESSAGES="
+            f"{settings.queue_messages} or DECODER_QUEUE_TOKENS={settings.queue_tokens}",
+            hint=f"repeat the request in {wait_s} s",
+            retry_after_s=wait_s,
+        )
+
+    def _forget(self, job: Job) -> None:
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+            self._tokens -= job.tokens
+
+    def _finish(self, job: Job, result: Program | RoomError) -> None:
+        self._forget(job)
+        if job.done.done():
+            return
+        if isinstance(result, Program):
+            self._cache.put(job.key, result)
+            job.done.set_result(result)
+        else:
+            job.done.set_exception(result)
+            job.done.exception()  # seen: whoever waited may be gone
+
+    async def _work(self) -> None:
+        """Run rounds for ever: the oldest job's decoding, its like sorted by length, batch by batch."""
+        while True:
+            self._arrived.clear()
+            if not self._jobs:
+                await self._arrived.wait()
+            if len(self._jobs) < self._settings.max_batch:
+                await asyncio.sleep(self._settings.max_wait_ms / 1000)
+            jobs = list(self._jobs.values())
+            alike = [job for job in jobs if job.key.decoding == jobs[0].key.decoding]
+            taken = alike[: self._settings.max_batch * _BATCHES_PER_ROUND]
+            for batch in batches(taken, self._settings.max_batch, self._settings.max_batch_tokens):
+                await self._run([job for job in batch if job.waiters])
+
+    async def _run(self, batch: Sequence[Job]) -> None:
+        if not batch:
+            return
+        for job in batch:
+            job.running = True
+        decoding = batch[0].key.decoding
+        started = time.perf_counter()
+        results: Sequence[Program | RoomError]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(
+                self._executor, self.engine.decode, [job.row for job in batch], decoding
+            )
+        except RoomError as error:
+            results = [error] * len(batch)
+            if isinstance(error, EngineLost):
+                self._lost(error)
+        except Exception as error:  # noqa: BLE001 - the edge of the model's thread: its bug must reach those who wait
+            log.exception("decoding failed", extra={"rows": len(batch)})
+            broken = Broken(f"decoding failed: {type(error).__name__}", hint="see the decoder's log")
+            results = [broken] * len(batch)
+        seconds = time.perf_counter() - started
+        self._seconds_per_message += 0.2 * (seconds / len(batch) - self._seconds_per_message)
+        self._metrics.batch(results, seconds)
+        for job, result in zip(batch, results, strict=True):
+            self._finish(job, result)
+
+
+def batches(jobs: Sequence[Job], max_batch: int, max_batch_tokens: int) -> Iterator[list[Job]]:
+    """Split jobs, shortest prompt first, into batches within both limits; one job alone is always a batch.
+
+    max_batch_tokens   rows x the longest row's prompt and program
+    """
+    batch: list[Job] = []
+    for job in sorted(jobs, key=lambda job: job.tokens):
+        if batch and (len(batch) == max_batch or (len(batch) + 1) * job.tokens > max_batch_tokens):
+            yield batch
+            batch = []
+        batch.append(job)
+    if batch:
+        yield batch
+
+
+def _check_context(
+    request: DecodeRequest, prompts: dict[str, tuple[int, ...]], context_tokens: int | None
+) -> None:
+    """Raise InvalidRequest, naming the first message whose prompt and program exceed the model's context."""
+    if context_tokens is None:
+        return
+    for index, message in enumerate(request.messages):
+        tokens = len(prompts.get(message, ()))
+        if tokens + request.max_new_tokens > context_tokens:
+            raise InvalidRequest(
+                f"messages[{index}]: its prompt has {tokens} tokens, which leaves no room for max_new_tokens="
+                f"{request.max_new_tokens} in the model's context of {context_tokens}",
+                hint="send a shorter message or lower max_new_tokens",
+                field=f"messages[{index}]",
+            )

@@ -1,0 +1,43 @@
+"""The decoder's own numbers for /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from shared.errors import RoomError
+from shared.wire import Program
+
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+class Metrics:
+    """Counters of one app, in its own registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.generated = Counter("decoder_generated", "programs the engine generated", registry=registry)
+        self.not_generated = Counter(
+            "decoder_not_generated", "messages answered by the cache or by an equal message", registry=registry
+        )
+        self.failed = Counter("decoder_failed", "messages the engine failed on", registry=registry)
+        self.tokens = Counter("decoder_tokens", "tokens the engine generated", registry=registry)
+        self._rows = Histogram("decoder_batch_rows", "messages per batch", buckets=_ROWS, registry=registry)
+        self._seconds = Histogram(
+            "decoder_batch_seconds", "seconds per batch", buckets=_SECONDS, registry=registry
+        )
+        self._queue = Gauge("decoder_queue_messages", "messages waiting or running", registry=registry)
+
+    def watch_queue(self, length: Callable[[], float]) -> None:
+        """Ask `length` whenever the metrics are read."""
+        self._queue.set_function(length)
+
+    def batch(self, results: Sequence[Program | RoomError], seconds: float) -> None:
+        """Record one batch."""
+        programs = [result for result in results if isinstance(result, Program)]
+        self.generated.inc(len(programs))
+        self.failed.inc(len(results) - len(programs))
+        self.tokens.inc(sum(program.tokens for program in programs))
+        self._rows.observe(len(results))
+        self._seconds.observe(seconds)

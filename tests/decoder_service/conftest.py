@@ -1,0 +1,140 @@
+"""Tiny random models with a tokenizer trained on the spot, and the real service in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = os.pathsep.join(str(ROOT / room) for room in ("shared", "decoder-service"))
+CORPUS = [
+    "def total(numbers):\n    return sum(n for n in numbers if n > 0)\n",
+    "def longest(words):\n    result = ''\n    for word in words:\n        if len(word) > len(result):\n",
+    "f ( x ) min x * 5 if > 0", "filter even map square sum", "class A: pass\nimport math\n",
+]  # fmt: skip
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_model(folder: Path, architecture: str, *, template: str | None = CHATML, seed: int = 0) -> Path:
+    """Save a random model of about 0.1 M parameters and a byte-level BPE tokenizer in HF format."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS * 4, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )  # fmt: skip
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    config_class, model_class = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+    }[architecture]
+    torch.manual_seed(seed)
+    config = config_class(
+        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
+        # Wide enough that a random model's tokens differ from each other and sometimes end the reply.
+        initializer_range=0.2, eos_token_id=fast.eos_token_id, bos_token_id=None, pad_token_id=fast.pad_token_id,
+    )  # fmt: skip
+    model = model_class(config)
+    # A random model hardly ever ends a reply: a dozen tokens that do make lengths differ.
+    model.generation_config.eos_token_id = [fast.eos_token_id, *range(100, 112)]
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["qwen2", "llama"])
+def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model folder, once per architecture."""
+    return make_model(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 model folder."""
+    return make_model(tmp_path_factory.mktemp("model"), "qwen2")
+
+
+@dataclass
+class Service:
+    """A running `python -m decoder_service`."""
+
+    url: str
+    process: subprocess.Popen[str]
+    client: httpx.Client
+
+    def decode(self, messages: list[str], **parameters: object) -> httpx.Response:
+        return self.client.post("/v1/decode", json={"messages": messages, **parameters})
+
+    def metric(self, name: str) -> float:
+        lines = self.client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment of a service: ours without DECODER_*, plus the given settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
+    given = {f"DECODER_{name.upper()}": str(value) for name, value in settings.items()}
+    return {**kept, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **given}
+
+
+@pytest.fixture(scope="session")
+def start() -> Iterator[Callable[..., Service]]:
+    """Start a service with settings and wait until it is ready; all are stopped at the end."""
+    running: list[Service] = []
+
+    def begin(*, wait: bool = True, **settings: object) -> Service:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "decoder_service"]
+        process = subprocess.Popen(
+            command, env=environment(port=port, **settings), stderr=subprocess.DEVNULL, text=True
+        )
+        url = f"http://127.0.0.1:{port}"
+        service = Service(url, process, httpx.Client(base_url=url, timeout=60))
+        running.append(service)
+        deadline = time.monotonic() + 60
+        while wait and not _is_ready(service):
+            assert process.poll() is None, "the service ended while it was loading"
+            assert time.monotonic() < deadline, "the service was not ready in 60 s"
+            time.sleep(0.05)
+        return service
+
+    yield begin
+    for service in running:
+        service.client.close()
+        if service.process.poll() is None:
+            service.process.send_signal(signal.SIGTERM)
+    for service in running:
+        service.process.wait(timeout=30)
+
+
+def _is_ready(service: Service) -> bool:
+    try:
+        return service.client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
