@@ -23,7 +23,7 @@ class CodecError(ValueError):
 
 
 class Opaque:
-    """An object the codec does not carry. It equals nothing; its truth value is what it claimed, if it did."""
+    """An object the codec does not carry. It equals nothing; its truth is what it claimed, if it did."""
 
     __slots__ = ("name", "truth")
 

@@ -153,7 +153,7 @@ class _Test:
                 return
             case _:
                 kind = f"a statement of kind {type(statement).__name__}"
-                rule = "only asserts, calls, assignments to a name and imports of known modules can be taken apart"
+                rule = "only asserts, calls, assignments to a name and known imports can be taken apart"
                 raise NotSplit(statement.lineno, f"{kind}; {rule}")
         self.statements.append(ast.copy_location(kept, statement))
 

@@ -1,0 +1,200 @@
+"""The judge: takes a job's tests apart, says what the jail has to answer, and turns answers into a verdict.
+
+It never runs a program, and evaluates nothing itself: the remainders of the tests are evaluated by the worker
+behind `judge_link`. A verdict is passed only if every single test gave a positive result of its own.
+
+Levels of assurance. `value`: only values left the jail, and were compared here. `rpc` (the test runs in the
+judge and the program answers its calls) is not built yet: tests that would need it are refused.
+`in_sandbox`: tests that cannot be taken apart run beside the program, if that was asked for. The program can
+forge those: it may replace what the test uses, or the answer itself. What still holds there: leaving early,
+printing a report or dying is no pass.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.errors import InvalidRequest
+from shared.wire import Assurance, JudgeJob, Outcome, TestResult, Usage, Verdict
+
+from sandbox_service.judge_link import CPU_S, Case, JudgeLink
+from sandbox_service.judge_worker import Finding, printable
+from sandbox_service.run import Answer, Ended, Run
+from sandbox_service.split import Refusal, Split, split
+
+_CACHED_PLANS = 4096
+_CACHED_CHARACTERS = 50_000
+_NAMED_REFUSALS = 5
+
+_STRENGTH: dict[Assurance, int] = {"in_sandbox": 0, "rpc": 1, "value": 2}
+_OUTCOMES: dict[str, Outcome] = {
+    "answered": "failed",
+    "load_error": "raised",
+    "exited": "failed",
+    "crashed": "failed",
+    "timeout": "timeout",
+    "memory": "memory",
+    "output_limit": "output_limit",
+    "process_limit": "forbidden",
+}
+_SAID = {
+    "answered": "no answer",
+    "load_error": "the program did not load",
+    "exited": "the program exited before it answered",
+    "crashed": "the program crashed before it answered",
+    "timeout": "the program ran out of time",
+    "memory": "the program ran out of memory",
+    "output_limit": "the program printed too much",
+    "process_limit": "the program started too many processes",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one job is judged: its tests apart, and the run a jail has to do. A `Refusal` runs beside."""
+
+    tests: tuple[Split | Refusal, ...]
+    run: Run
+
+    @property
+    def assurance(self) -> Assurance:
+        """The weakest of the tests'."""
+        return "in_sandbox" if self.run.beside else "value"
+
+
+class Judge:
+    """Plans and verdicts. Holds a cache of tests taken apart, and the link to the worker."""
+
+    def __init__(self, cpu_s: float = CPU_S) -> None:
+        self.link = JudgeLink(cpu_s)
+        self._split: OrderedDict[tuple[tuple[str, ...], str], tuple[Split | Refusal, ...]] = OrderedDict()
+
+    async def aclose(self) -> None:
+        """End the worker."""
+        await self.link.aclose()
+
+    def plan(self, job: JudgeJob, min_assurance: Assurance = "rpc") -> Plan:
+        """Take a job's tests apart. The plan depends on the program in nothing but carrying it.
+
+        raises  InvalidRequest naming each test below `min_assurance`, its line, the reason and the way out
+        """
+        tests = self._taken_apart(tuple(job.tests), job.setup)
+        refused = [(i, test) for i, test in enumerate(tests) if isinstance(test, Refusal)]
+        broken = [(i, test) for i, test in refused if test.reason.startswith(("not Python", "the setup: "))]
+        if broken or (refused and _STRENGTH[min_assurance] > _STRENGTH["in_sandbox"]):
+            raise _refusal(broken or refused, bool(broken))
+        calls = tuple(call for test in tests if isinstance(test, Split) for call in test.calls)
+        beside = tuple(test.source for test in tests if isinstance(test, Refusal))
+        if not calls and not beside:
+            raise InvalidRequest(
+                "no test calls the program",
+                field="tests",
+                hint="let at least one test call what is to be judged",
+            )
+        return Plan(tests, Run(job.program, job.setup, calls, job.limits, beside=beside))
+
+    def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Split | Refusal, ...]:
+        key = tests, setup
+        found = self._split.get(key)
+        if found is not None:
+            self._split.move_to_end(key)
+            return found
+        found = split(tests, setup)
+        if sum(map(len, tests)) + len(setup) <= _CACHED_CHARACTERS:
+            self._split[key] = found
+            if len(self._split) > _CACHED_PLANS:
+                self._split.popitem(last=False)
+        return found
+
+    async def verdict(self, plan: Plan, ended: Ended, jail: str) -> Verdict:
+        """Judge what came back. Raises Broken when the worker fails: no verdict, never a failed one."""
+        shares = _shares(plan, ended.answers)
+        taken = [
+            (test, share) for test, share in zip(plan.tests, shares, strict=True) if isinstance(test, Split)
+        ]
+        findings = iter(
+            await self.link.evaluate([Case(one.remainder, one.calls, share) for one, share in taken])
+        )
+        tests = [
+            _result(next(findings), share, ended) if isinstance(test, Split) else _beside(share[0], ended)
+            for test, share in zip(plan.tests, shares, strict=True)
+        ]
+        if ended.how != "answered" and all(test.outcome == "passed" for test in tests):
+            tests[-1] = TestResult(
+                outcome=_OUTCOMES[ended.how], message=_said(ended), assurance=tests[-1].assurance
+            )
+        return Verdict(
+            outcome=next((test.outcome for test in tests if test.outcome != "passed"), "passed"),
+            tests=tests,
+            usage=Usage(cpu_ms=ended.cpu_ms, wall_ms=ended.wall_ms, memory_mb=ended.memory_mb),
+            stdout_tail=ended.stdout_tail,
+            stderr_tail=ended.stderr_tail,
+            jail=jail,
+            assurance=plan.assurance,
+        )
+
+
+def _refusal(refused: Sequence[tuple[int, Refusal]], broken: bool) -> InvalidRequest:
+    named = [f"tests[{i}], line {test.line}: {test.reason}" for i, test in refused[:_NAMED_REFUSALS]]
+    if len(refused) > _NAMED_REFUSALS:
+        named.append(f"and {len(refused) - _NAMED_REFUSALS} more")
+    way = "correct it" if broken else (
+        'rewrite it as `assert f(...) == value`, or ask for min_assurance "in_sandbox", which can be forged'
+    )  # fmt: skip
+    return InvalidRequest("; ".join(named), field=f"tests[{refused[0][0]}]", hint=way)
+
+
+def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:
+    """Give each test its answers: the calls' come first, then one for each test that ran beside."""
+    call, beside = 0, len(plan.run.calls)
+    shares: list[tuple[Answer, ...]] = []
+    for test in plan.tests:
+        if isinstance(test, Split):
+            shares.append(tuple(answers[call : call + len(test.calls)]))
+            call += len(test.calls)
+        else:
+            shares.append((answers[beside],))
+            beside += 1
+    return shares
+
+
+def _result(finding: Finding, share: Sequence[Answer], ended: Ended) -> TestResult:
+    wall_ms = sum(answer.wall_ms for answer in share)
+    match finding.outcome:
+        case "passed":
+            return TestResult(outcome="passed", wall_ms=wall_ms)
+        case "missing":
+            return TestResult(outcome=_OUTCOMES[ended.how], message=_said(ended), wall_ms=wall_ms)
+        case "raised":
+            return TestResult(outcome=_raised(share), message=finding.message, wall_ms=wall_ms)
+        case "limit":
+            message = f"the comparison exceeded the judge's limit: {finding.message}"
+            return TestResult(outcome="failed", message=message, wall_ms=wall_ms)
+        case _:
+            return TestResult(outcome="failed", message=finding.message, wall_ms=wall_ms)
+
+
+def _beside(answer: Answer, ended: Ended) -> TestResult:
+    """Judge a test that ran beside the program: only a value says that it came to its end."""
+    match answer.status:
+        case "value":
+            outcome, message = "passed", ""
+        case "raised":
+            text = answer.payload.decode("utf-8", "replace")
+            outcome, message = _raised([answer]), printable(text)
+            outcome = "failed" if text.partition(":")[0] == "AssertionError" else outcome
+        case _:
+            outcome, message = _OUTCOMES[ended.how], _said(ended)
+    return TestResult(outcome=outcome, message=message, wall_ms=answer.wall_ms, assurance="in_sandbox")
+
+
+def _raised(share: Sequence[Answer]) -> Outcome:
+    """An exception is `raised`; running out of memory keeps its name."""
+    first = next((answer for answer in share if answer.status == "raised"), None)
+    return "memory" if first is not None and first.payload.startswith(b"MemoryError") else "raised"
+
+
+def _said(ended: Ended) -> str:
+    return printable(f"{_SAID[ended.how]}: {ended.detail}" if ended.detail else _SAID[ended.how])

@@ -1,0 +1,255 @@
+"""The process that evaluates what tests assert, with the candidate's values, and never its code.
+
+Started by `judge_link` as `python -I -S` with an empty environment. Each evaluation has a CPU limit that the
+kernel enforces (SIGPROF kills, whatever Python is busy with), the process an address-space limit, and, on
+Linux, a system-call filter under which it can compute and answer but not open, connect, fork or signal.
+Standard library only, and what of this room is standard library only.
+
+Not covered: the text of the tests is the client's. It is restricted by `split` and by the filter, but this
+process is a limited one, not a jail of its own: a client is trusted to hold the service's token.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import functools
+import json
+import platform
+import re
+import reprlib
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+from sandbox_service.decode import CodecError, decode
+from sandbox_service.inside import harden
+from sandbox_service.known import namespace
+
+HEADER = struct.Struct("!I")
+MEMORY_BYTES = 256 << 20
+MESSAGE_MAX = 200
+_SHOWN = 80
+
+# read write mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn sched_yield mremap madvise
+# setitimer exit futex clock_gettime exit_group getrandom
+_ALLOWED = {
+    "x86_64": (0xC000003E, (0, 1, 9, 10, 11, 12, 13, 14, 15, 24, 25, 28, 38, 60, 202, 228, 231, 318)),
+    "aarch64": (
+        0xC00000B7,
+        (63, 64, 93, 94, 98, 103, 113, 124, 134, 135, 139, 214, 215, 216, 222, 226, 233, 278),
+    ),
+}
+
+
+class Raised(Exception):
+    """A call raised in the candidate's process; the message is what it said."""
+
+
+class Missing(Exception):
+    """A call was never answered."""
+
+
+class Finding(NamedTuple):
+    """What came of one test: passed, failed, raised, missing (an answer it needs is not there), or limit."""
+
+    outcome: str
+    message: str
+
+
+class Holes:
+    """`H` of one test: `H[i]` is the value of call i, decoded when first asked for, or raises in place."""
+
+    def __init__(self, calls: list[str], answers: list[tuple[str, bytes]]) -> None:
+        self.calls, self.answers = calls, answers
+        self.values: dict[int, Any] = {}
+
+    def __getitem__(self, index: int) -> Any:
+        if index in self.values:
+            return self.values[index]
+        status, payload = self.answers[index]
+        if status == "value":
+            value = self.values[index] = decode(payload)
+            return value
+        if status == "missing":
+            raise Missing(self.calls[index])
+        raise Raised(f"{self.calls[index]}: {payload.decode('utf-8', 'replace')}")
+
+
+def evaluate(remainder: str, calls: list[str], answers: list[tuple[str, bytes]]) -> Finding:
+    """Evaluate one test's remainder over the answers to its calls."""
+    scope = {**namespace(), "H": Holes(calls, answers)}
+    try:
+        exec(_code(remainder), scope)
+    except AssertionError as error:
+        where = error.__traceback__.tb_next if error.__traceback__ else None
+        return Finding("failed", _explain(remainder, where.tb_lineno if where else 1, calls, answers, scope))
+    except Raised as error:
+        return Finding("raised", str(error))
+    except Missing as error:
+        return Finding("missing", str(error))
+    except CodecError as error:
+        return Finding("failed", f"the program's answer cannot be read: {error}")
+    except (MemoryError, RecursionError) as error:
+        return Finding("limit", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - whatever an expression over hostile values raises is its failure
+        return Finding("failed", f"{_with_calls(remainder, calls)}: {type(error).__name__}: {error}")
+    return Finding("passed", "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _code(remainder: str) -> CodeType:
+    return compile(remainder, "<test>", "exec")
+
+
+# --- messages ----------------------------------------------------------------------------------------
+
+_short = reprlib.Repr()
+_short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdict = _short.maxdeque = 20
+_short.maxstring = _short.maxlong = _short.maxother = _SHOWN
+
+
+def _show(value: object) -> str:
+    try:
+        text = _short.repr(value)
+    except ValueError:  # an int of more digits than Python likes to print
+        text = f"<{type(value).__name__} too long to print>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _explain(
+    remainder: str, line: int, calls: list[str], answers: list[tuple[str, bytes]], scope: dict[str, Any]
+) -> str:
+    """Say what was expected and what came; the sides are evaluated again, with fresh values."""
+    scope["H"] = Holes(calls, answers)
+    statement = next(
+        one for one in ast.parse(remainder).body if one.lineno <= line <= (one.end_lineno or line)
+    )
+    assert isinstance(statement, ast.Assert)
+    test = statement.test
+    shown = _with_calls(ast.unparse(test), calls)
+    try:
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            sides = test.left, test.comparators[0]
+            left, right = (_show(eval(ast.unparse(side), scope)) for side in sides)
+            named = [
+                any(isinstance(part, ast.Name) and part.id == "H" for part in ast.walk(side))
+                for side in sides
+            ]
+            if isinstance(test.ops[0], ast.Eq) and named == [True, False]:
+                return f"{_with_calls(ast.unparse(sides[0]), calls)}: expected {right}, got {left}"
+            if isinstance(test.ops[0], ast.Eq) and named == [False, True]:
+                return f"{_with_calls(ast.unparse(sides[1]), calls)}: expected {left}, got {right}"
+            return f"{shown} is false: {left} against {right}"
+        return f"{shown} is false" + "".join(
+            f"; {text} gave {_show(value)}" for text, value in _values(test, scope)
+        )
+    except Exception as error:  # noqa: BLE001 - the verdict stands; only its wording is at stake
+        return f"{shown} is false ({type(error).__name__} while saying why)"
+
+
+def _values(test: ast.expr, scope: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    holes = scope["H"]
+    for part in ast.walk(test):
+        match part:
+            case ast.Subscript(value=ast.Name(id="H"), slice=ast.Constant(value=int(index))):
+                yield _cut(holes.calls[index]), holes[index]
+
+
+def _with_calls(text: str, calls: list[str]) -> str:
+    return re.sub(r"\bH\[(\d+)\]", lambda hole: _cut(calls[int(hole[1])]), _cut(text, 2 * _SHOWN))
+
+
+def _cut(text: str, longest: int = _SHOWN) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+# --- the process -------------------------------------------------------------------------------------
+
+
+def main(cpu_s: float, parent: int) -> NoReturn:
+    """Serve the pipe until it ends. `cpu_s` is the CPU time one test may take."""
+    _lock(parent)
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    replies.write(b"ready\n")
+    replies.flush()
+    while True:
+        header = requests.read(HEADER.size)
+        if len(header) < HEADER.size:
+            sys.exit(0)
+        _serve(requests.read(HEADER.unpack(header)[0]), replies, cpu_s)
+
+
+def _serve(frame: bytes, replies: BinaryIO, cpu_s: float) -> None:
+    """Answer one verdict's tests, one line each, written before the next one is begun."""
+    head, _, body = frame.partition(b"\n")
+    offset = 0
+    for remainder, calls, sizes in json.loads(head):
+        answers = []
+        for status, size in sizes:
+            answers.append((status, body[offset : offset + size]))
+            offset += size
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        finding = evaluate(remainder, calls, answers)
+        line = json.dumps([finding.outcome, printable(finding.message)])
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        replies.write(line.encode("ascii") + b"\n")
+        replies.flush()
+
+
+def printable(text: str, longest: int = MESSAGE_MAX) -> str:
+    """Cut a text short and escape what a terminal, a log or a reader could be fooled by."""
+    cut = _cut(text, longest)
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for one in cut
+    )
+
+
+def _lock(parent: int) -> None:
+    """Give up everything but computing. The filter is best effort; the CPU and memory limits are not."""
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 8),
+    ):
+        try:
+            resource.setrlimit(limit, (value, value))
+        except ValueError:
+            if harden.LINUX:
+                raise
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in a terminal reaches the whole group; the link ends us
+    if harden.LINUX:
+        harden.die_with_parent(parent)
+        harden.not_dumpable()
+        harden.no_new_privileges()
+        program = _filter()
+        if program:
+            harden.filter_system_calls(program)
+
+
+def _filter() -> bytes:
+    """Return a seccomp program that allows the listed calls and answers EPERM to all others."""
+    architecture, allowed = _ALLOWED.get(platform.machine(), (0, ()))
+    if not architecture:
+        return b""
+    load, jump, give = 0x20, 0x15, 0x06
+    steps = [
+        (load, 0, 0, 4),
+        (jump, 1, 0, architecture),
+        (give, 0, 0, 0x00050000 | errno.EPERM),
+        (load, 0, 0, 0),
+    ]
+    for place, number in enumerate(allowed):
+        steps.append((jump, len(allowed) - place, 0, number))
+    steps += [(give, 0, 0, 0x00050000 | errno.EPERM), (give, 0, 0, 0x7FFF0000)]
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
