@@ -1,0 +1,280 @@
+"""`psuedoptimal evaluate RUN [RUN...]`: held-out tasks, beside senders that were never trained.
+
+Every sender goes through the same decoder and the same sandbox. An outage is an error,
+never a failed task: without every verdict nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from shared.clients import run
+from shared.errors import NoAnswer, RoomError
+
+from trainer.channels.text.exchange import Exchange, TaskRefused
+from trainer.config import ConfigError, resolve
+from trainer.config_text import TextConfig
+from trainer.measure.folder import RunFolder, read_run
+from trainer.measure.record import Message, Record, Sender
+from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
+from trainer.runs import Run
+from trainer.supervise import services
+from trainer.tasks.sources import SPLITS, load_tasks
+from trainer.tasks.task import Task
+
+EXAMPLE = """example:
+  psuedoptimal evaluate runs/demo
+  psuedoptimal evaluate runs/s1 runs/s2 runs/s3 --n 240 --json
+  psuedoptimal evaluate runs/full --tasks mbpp:mbpp.jsonl --checkpoint last \\
+      --decoder-url http://127.0.0.1:8001 --sandbox-url http://127.0.0.1:8002
+"""
+
+
+async def evaluate_messages(
+    tasks: Sequence[Task], messages: Sequence[Message], exchange: Exchange
+) -> list[Record]:
+    """Send each message through decoder and judge. A refused one is not sent: it has failed already.
+
+    messages  [B] one per task, in the order of the tasks
+    returns   records [B]
+    raises    RoomError if a service gives no answer; TaskRefused; ValueError if the counts differ
+    """
+    if len(tasks) != len(messages):
+        raise ValueError(f"{len(messages)} messages for {len(tasks)} tasks; send one per task")
+    asked = [place for place, message in enumerate(messages) if not message.refused]
+    answer = await exchange.outcomes([tasks[i] for i in asked], [messages[i].text for i in asked])
+    came = dict(zip(asked, zip(answer.programs, answer.findings, strict=True), strict=True))
+    records = []
+    for place, (task, message) in enumerate(zip(tasks, messages, strict=True)):
+        about = (task.task_id, task.family, message.text, message.tokens, message.refused)
+        if place in came:
+            program, finding = came[place]
+            records.append(Record(*about, program, finding.outcome, finding.assurance))
+        else:
+            records.append(Record(*about, "", message.refused, ""))
+    return records
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a set of senders came to: rows and records in the senders' order, who answered, seconds."""
+
+    rows: list[Row]
+    records: dict[str, list[Record]]
+    decoder: dict[str, Any]
+    sandbox: dict[str, Any]
+    seconds: float
+
+
+async def measure(
+    tasks: Sequence[Task], senders: Sequence[Sender], reference_tokens: dict[str, int], config: TextConfig
+) -> Measured:
+    """Measure each sender on the same tasks; the others are compared with the one of kind "untrained".
+
+    reference_tokens  by task id, the reference code's tokens under the student's tokenizer
+    config            where the services are, and what a program may use
+    raises            RoomError if a service gives no answer
+    """
+    start, records = time.monotonic(), {}
+    async with Exchange(config.model_copy(update={"generator_temperature": 0.0})) as exchange:
+        for sender in senders:
+            found = records[sender.name] = await evaluate_messages(tasks, sender.messages, exchange)
+            print(f"  {sender.name}: {sum(r.passed for r in found)} of {len(tasks)} passed", file=sys.stderr)
+        who = await exchange.identities()
+    first = next((s.messages for s in senders if s.kind == "untrained"), None)
+    before = {t.task_id: m.tokens for t, m in zip(tasks, first, strict=True)} if first else None
+    rows = [
+        row_of(
+            s.name,
+            s.kind,
+            records[s.name],
+            untrained_tokens=before,
+            reference_tokens=reference_tokens,
+            notes=s.notes,
+        )
+        for s in senders
+    ]
+    decoder, sandbox = (identity.model_dump(mode="json") for identity in who)
+    return Measured(rows, records, decoder, sandbox, time.monotonic() - start)
+
+
+def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace) -> list[Row]:
+    """Evaluate one run, write its evaluation.json, and bring its summary.json up to date.
+
+    config   the run's own, with the services' URLs in it
+    raises   RoomError, ConfigError, FileNotFoundError, ValueError: nothing has been written then
+    """
+    from trainer.measure.senders import senders_of
+
+    config = with_tasks(config, args)
+    tasks = load_tasks(config, args.split)
+    print(f"{folder.name}: {len(tasks)} {args.split} tasks of {config.dataset}", file=sys.stderr)
+    said = senders_of(folder.path, config, args.checkpoint, tasks, args.baselines)
+    measured = run(measure(tasks, said.senders, said.reference_tokens, config))
+    about = {
+        task.task_id: {"text": task.text, "signature": task.signature, "reference": task.reference}
+        for task in tasks
+    }
+    written = {
+        "run": folder.name,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["psuedoptimal", *sys.argv[1:]]),
+        "checkpoint": said.checkpoint,
+        "tasks": {
+            "source": config.dataset,
+            "split": args.split,
+            "n": len(tasks),
+            "sha256": fingerprint(tasks),
+            "items": about,
+        },
+        "seconds": round(measured.seconds, 1),
+        "decoder": measured.decoder,
+        "sandbox": measured.sandbox,
+        "rows": [row.as_json() for row in measured.rows],
+        "families": {name: _families(records) for name, records in measured.records.items()},
+        "language": said.language,
+        "records": {name: [r._asdict() for r in records] for name, records in measured.records.items()},
+    }
+    out = Run(folder.path)
+    out.write_text("evaluation.json", json.dumps(finite(written), indent=1) + "\n")
+    out.write_text(
+        "summary.json", json.dumps(finite(with_heldout(folder, config, measured.rows[0])), indent=2) + "\n"
+    )
+    return measured.rows
+
+
+def with_tasks(config: TextConfig, args: argparse.Namespace) -> TextConfig:
+    """Return the config with the tasks the command line asks for in place of the run's own."""
+    update: dict[str, Any] = {}
+    if args.tasks:
+        name, _, path = args.tasks.partition(":")
+        update["dataset"] = path or name
+    if args.n:
+        update |= dict.fromkeys(("heldout_tasks", "validation_tasks", "train_tasks"), args.n)
+    return config.model_copy(update=update)
+
+
+def with_heldout(folder: RunFolder, config: TextConfig, student: Row) -> dict[str, Any]:
+    """Return the run's summary with the held-out figures of its student."""
+    untrained, reference = student.compression_vs_untrained, student.compression_vs_reference
+    heldout = {
+        "n": student.n,
+        "pass_rate": student.pass_rate.value,
+        "tokens_per_message": student.tokens.value,
+        "compression_vs_untrained": untrained and untrained.value,
+        "compression_vs_reference": reference and reference.value,
+    }
+    return {"channel": "text", "seed": config.seed, **folder.summary, "heldout": heldout}
+
+
+def fingerprint(tasks: Sequence[Task]) -> str:
+    """Return a hash over the tasks in order: two evaluations with the same one are of the same tasks."""
+    return hashlib.sha256(json.dumps([list(task) for task in tasks]).encode()).hexdigest()
+
+
+def _families(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the figures by whole family and by its parts."""
+    groups = {"family": by_family(records), "part": by_part(records)}
+    return {
+        kind: [
+            {"name": f.name, "n": f.n, "pass_rate": f.pass_rate._asdict(), "tokens": f.tokens} for f in found
+        ]
+        for kind, found in groups.items()
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `psuedoptimal evaluate`."""
+    add = parser.add_argument
+    add(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several (seeds) also give their median"
+    )
+    add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
+    add("--tasks", metavar="starter|mbpp[:PATH]", help="tasks to measure on [the run's own data set]")
+    add("--split", default="test", choices=SPLITS, help="which of them [test]")
+    add("--n", type=_positive, metavar="N", help="how many [the run's heldout_tasks]")
+    add(
+        "--decoder-url",
+        "--decoder_url",
+        action="append",
+        metavar="URL",
+        help="a decoder service; else one is started",
+    )
+    add(
+        "--sandbox-url",
+        "--sandbox_url",
+        action="append",
+        metavar="URL",
+        help="a sandbox service; else one is started",
+    )
+    add("--decoder-token-file", type=Path, metavar="PATH", help="file with the decoder's bearer token")
+    add("--sandbox-token-file", type=Path, metavar="PATH", help="file with the sandbox's bearer token")
+    add(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the untrained senders too [yes]",
+    )
+    add("--json", action="store_true", help="print the tables as JSON")
+    parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
+
+
+def _positive(text: str) -> int:
+    """Read a count of at least 1; argparse says what was wrong."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number from 1")
+    return int(text)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Evaluate and print; exit 1 if there was no verdict for every program, 2 if the request was wrong."""
+    try:
+        return _print_tables(args, [_evaluated(path, args) for path in args.runs])
+    except (NoAnswer, TaskRefused) as error:
+        print(f"psuedoptimal evaluate: no verdict, so nothing was written: {error}", file=sys.stderr)
+        return 1
+    except (ConfigError, RoomError, ValueError, FileNotFoundError) as error:
+        print(f"psuedoptimal evaluate: {error}", file=sys.stderr)
+        return 2
+
+
+def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
+    """Evaluate one run with the given services, or with its own, started for it."""
+    folder = read_run(path, episodes=False)
+    config = resolve(TextConfig, [path / "config.yaml"], {})
+    given = {
+        k: v
+        for k in ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
+        if (v := getattr(args, k)) is not None
+    }
+    # Where the run found its services says nothing about where they are now.
+    config = config.model_copy(update={"decoder_url": None, "sandbox_url": None, **given})
+    with services(path / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
+        located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
+        return evaluate_run(folder, located, args)
+
+
+def _print_tables(args: argparse.Namespace, tables: Sequence[list[Row]]) -> int:
+    """Print each run's table, and the median where there are several."""
+    middle = median_rows(tables) if len(tables) > 1 else []
+    if args.json:
+        found: dict[str, Any] = {
+            str(p): [row.as_json() for row in rows] for p, rows in zip(args.runs, tables, strict=True)
+        }
+        print(json.dumps(finite({"runs": found, "median": [row.as_json() for row in middle]}), indent=1))
+        return 0
+    for path, rows in zip(args.runs, tables, strict=True):
+        print(f"\n{path}\n{as_text(rows)}")
+    if middle:
+        print(f"\nmedian over {len(tables)} runs\n{as_text(middle, spread='range')}")
+    return 0

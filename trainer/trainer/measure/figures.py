@@ -1,0 +1,232 @@
+"""The report's three kinds of figure, drawn with `plot`: curves, a trade-off, a stack. Knows no runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from trainer.measure.escape import attribute
+from trainer.measure.plot import Dot, Frame, Layer, Line, Point, number, span
+
+# Width of a character of the 12 px label in a wide font (DejaVu Sans): labels may be narrower, never wider.
+CHARACTER = 7.2
+
+
+class Box(NamedTuple):
+    """A rectangle that a label or a dot covers, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Whether the two cover a common place."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+
+def curves(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    y_label: str,
+    percent: bool = False,
+    zero: bool = False,
+    width: float = 560,
+    height: float = 250,
+) -> str:
+    """Return lines over the steps; empty text where there is nothing to draw."""
+    points = [p for line in lines for p in line.points if math.isfinite(p[0]) and math.isfinite(p[1])]
+    if not points:
+        return ""
+    y_range = (0.0, 1.0) if percent else span([y for _, y in points], zero=zero)
+    steps = [x for x, _ in points]
+    frame = Frame(
+        (min(steps), max(steps)) if min(steps) < max(steps) else (min(steps) - 1, max(steps) + 1),
+        y_range,
+        "step",
+        y_label,
+        title,
+        width,
+        height,
+        percent=percent,
+    )
+    frame.axes()
+    for line in lines:
+        frame.polyline(line)
+    return frame.svg()
+
+
+def stack(
+    steps: Sequence[float],
+    layers: Sequence[Layer],
+    *,
+    title: str,
+    y_label: str,
+    percent: bool = False,
+    width: float = 560,
+    height: float = 250,
+) -> str:
+    """Return layers on top of each other over the steps, the first lowest; empty text for under 2 steps."""
+    if len(steps) < 2 or not layers:
+        return ""
+    tops = [math.fsum(heights) for heights in zip(*(layer.heights for layer in layers), strict=True)]
+    frame = Frame(
+        (steps[0], steps[-1]),
+        (0.0, 1.0) if percent else (0.0, max(tops) * 1.06 or 1.0),
+        "step",
+        y_label,
+        title,
+        width,
+        height,
+        percent=percent,
+    )
+    frame.axes()
+    floor = [0.0] * len(steps)
+    for layer in layers:
+        roof = [low + high for low, high in zip(floor, layer.heights, strict=True)]
+        edge = [(x, y) for x, y in zip(steps, roof, strict=True)]
+        edge += [(x, y) for x, y in zip(reversed(steps), reversed(floor), strict=True)]
+        path = "M" + "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in edge) + "Z"
+        frame.add(
+            f'<path class="area k{layer.colour}" d="{path}"><title>{attribute(layer.name)}</title></path>'
+        )
+        floor = roof
+    return frame.svg()
+
+
+def tradeoff(
+    dots: Sequence[Dot],
+    paths: Sequence[Line] = (),
+    *,
+    title: str,
+    x_label: str = "tokens per message, log scale",
+    width: float = 900,
+    height: float = 460,
+    standalone: bool = False,
+) -> str:
+    """Return pass rate against tokens: labelled dots with their intervals, and the way a student took.
+
+    Dots without tokens (the empty message) have no place on a logarithmic axis and stand at its left edge.
+    """
+    xs = [d.x for d in dots if d.x > 0] + [x for line in paths for x, _ in line.points if x > 0]
+    if not xs:
+        return ""
+    low, high = min(xs) / 1.35, max(xs) * 1.25
+    frame = Frame(
+        (low, high),
+        (-0.03, 1.04),
+        x_label,
+        "held-out pass rate",
+        title,
+        width,
+        height,
+        log_x=True,
+        percent=True,
+    )
+    frame.axes()
+    for line in paths:
+        frame.polyline(line)
+    places = [(frame.x(max(d.x, low)), frame.y(d.y)) for d in dots]
+    taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
+    taken += [Box(x - 2, y - 2, x + 2, y + 2) for line in paths for x, y in _pixels(frame, line)]
+    labels = []
+    for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: not pair[0].big):
+        _whiskers(frame, dot, low)
+        shape, size = ("ring" if dot.hollow else "dot"), (7 if dot.big else 5)
+        hint = f"{dot.name}: {dot.y * 100:.1f} % at {number(round(dot.x, 2))} tokens. {dot.detail}"
+        frame.add(
+            f'<circle class="{shape} k{dot.colour}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">'
+            f"<title>{attribute(hint.strip())}</title></circle>"
+        )
+        labels.append(_label(dot, x, y, taken, frame))
+    for label in labels:
+        frame.add(label)
+    return frame.svg(standalone=standalone)
+
+
+def _pixels(frame: Frame, line: Line) -> list[Point]:
+    """Return a line's places, with some between them, so that labels keep off it."""
+    ends = [(frame.x(x), frame.y(y)) for x, y in line.points]
+    found = list(ends)
+    for (x0, y0), (x1, y1) in pairwise(ends):
+        found += [(x0 + (x1 - x0) * i / 8, y0 + (y1 - y0) * i / 8) for i in range(1, 8)]
+    return found
+
+
+def _whiskers(frame: Frame, dot: Dot, low: float) -> None:
+    """Draw a dot's two intervals."""
+    x, y = frame.x(max(dot.x, low)), frame.y(dot.y)
+    if dot.y_range:
+        top, bottom = frame.y(dot.y_range[1]), frame.y(dot.y_range[0])
+        frame.add(f'<path class="whisker k{dot.colour}" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>')
+    if dot.x_range and dot.x > 0:
+        left, right = (frame.x(max(value, low)) for value in dot.x_range)
+        frame.add(f'<path class="whisker k{dot.colour}" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
+
+
+def _label(dot: Dot, x: float, y: float, taken: list[Box], frame: Frame) -> str:
+    """Return the dot's name at the first place beside it where it covers nothing, and take that place."""
+    wide = len(dot.name) * CHARACTER * (1.06 if dot.big else 1.0)
+    choices = [
+        (x + 10, y + 4),
+        (x - wide - 10, y + 4),
+        (x - wide / 2, y - 11),
+        (x - wide / 2, y + 20),
+        (x + 9, y - 9),
+        (x - wide - 9, y - 9),
+        (x + 9, y + 17),
+        (x - wide - 9, y + 17),
+        (x + 10, y + 30),
+        (x - wide - 10, y + 30),
+        (x + 10, y - 22),
+        (x - wide - 10, y - 22),
+        (x - wide / 2, y - 26),
+        (x - wide / 2, y + 35),
+    ]
+    edge = Box(frame.left, frame.top - 8, frame.width - 2, frame.height - frame.bottom - 2)
+    boxes = [Box(left, base - 11, left + wide, base + 3) for left, base in choices]
+    inside = [
+        b.left >= edge.left and b.right <= edge.right and b.top >= edge.top and b.bottom <= edge.bottom
+        for b in boxes
+    ]
+    # The dot's own box touches every place beside it by a hair; count only what is covered.
+    best = min(range(len(boxes)), key=lambda i: (not inside[i], sum(boxes[i].meets(t) for t in taken), i))
+    taken.append(boxes[best])
+    left, base = choices[best]
+    kind = "name" if dot.big else "label"
+    return f'<text class="{kind} k{dot.colour}" x="{left:.1f}" y="{base:.1f}">{attribute(dot.name)}</text>'
+
+
+def legend(entries: Sequence[tuple[str, int, str]]) -> str:
+    """Return an HTML legend: name, colour, and what is to be said behind it (may be empty)."""
+    items = "".join(
+        f'<li><i class="k{colour}"></i>{attribute(name)}'
+        + (f" <b>{attribute(more)}</b></li>" if more else "</li>")
+        for name, colour, more in entries
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def smoothed(points: Sequence[Point], window: int) -> list[Point]:
+    """Return the centred moving mean over `window` points; fewer at the ends."""
+    half = max(0, window // 2)
+    found = []
+    for place, (x, _) in enumerate(points):
+        near = [y for _, y in points[max(0, place - half) : place + half + 1]]
+        found.append((x, math.fsum(near) / len(near)))
+    return found
+
+
+def thinned(rows: int, most: int) -> list[range]:
+    """Return consecutive groups that cover range(rows), at most `most` of them, of nearly equal size."""
+    groups = min(rows, most)
+    edges = [round(i * rows / groups) for i in range(groups + 1)] if groups else []
+    return [range(a, b) for a, b in pairwise(edges)]

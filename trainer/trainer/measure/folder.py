@@ -1,0 +1,147 @@
+"""Read a run folder as it is found: half-written, from an older version, or still growing. Never writes one.
+
+What is absent is absent in the answer; only a file that is there and unreadable is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHECKPOINT = re.compile(r"^(?:checkpoint-)?(\d+)$")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything a run left behind, parsed; an absent file is empty."""
+
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    services: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    heldout: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The folder's name: what the run is called everywhere."""
+        return self.path.resolve().name
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """Return one setting of the run, whichever section of its config it stands in."""
+        if self.config.get(name) is not None:
+            return self.config[name]
+        for section in self.config.values():
+            if isinstance(section, dict) and section.get(name) is not None:
+                return section[name]
+        return default
+
+
+def read_run(path: str | Path, *, episodes: bool = True) -> RunFolder:
+    """Read a run folder.
+
+    episodes  False leaves out the two long files, which only a report needs
+    raises    FileNotFoundError if the folder does not exist or holds nothing of a run
+    """
+    folder = Path(path)
+    known = ("config.yaml", "metrics.jsonl", "summary.json", "evaluation.json", "checkpoints")
+    if not any((folder / name).exists() for name in known):
+        raise FileNotFoundError(f"{folder} is no run folder: it has none of {', '.join(known)}")
+    lines = [
+        *read_lines(folder / "metrics.jsonl"),
+        *map(_as_metric, read_lines(folder / "evaluations.jsonl")),
+    ]
+    return RunFolder(
+        folder,
+        config=_yaml(folder / "config.yaml"),
+        services=_json(folder / "services.json"),
+        summary=_json(folder / "summary.json"),
+        evaluation=_json(folder / "evaluation.json"),
+        metrics=latest_by_step(lines),
+        episodes=read_lines(folder / "episodes.jsonl") if episodes else [],
+        heldout=read_lines(folder / "heldout.jsonl") if episodes else [],
+    )
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file; a line cut short by a kill is left out, as are non-objects."""
+    if not file.is_file():
+        return []
+    found = []
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+    return found
+
+
+def _as_metric(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return one line of evaluations.jsonl as figures of its step; those of the test split stay apart."""
+    group = "test" if evaluation.get("split") == "test" else "heldout"
+    found = {f"{group}/{key}": evaluation.get(key) for key in ("pass_rate", "tokens")}
+    return {"step": evaluation.get("step"), **found}
+
+
+def latest_by_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge the lines of one step, in order: training and evaluation come apart, a resumed step twice.
+
+    Later lines win, key by key. Lines without a numeric `step` are left out.
+    """
+    steps: dict[float, dict[str, Any]] = {}
+    for line in lines:
+        step = line.get("step")
+        if isinstance(step, int | float) and not isinstance(step, bool):
+            steps.setdefault(step, {}).update(line)
+    return [steps[step] for step in sorted(steps)]
+
+
+def checkpoint_folder(run: Path, which: str = "best") -> Path:
+    """Return the folder of a checkpoint: "best", "last", or a step.
+
+    best    checkpoints/best; the last one where the run marked none
+    raises  FileNotFoundError naming what there is
+    """
+    root = run / "checkpoints"
+    numbered = {}
+    for folder in root.iterdir() if root.is_dir() else ():
+        match = CHECKPOINT.match(folder.name)
+        if match and folder.is_dir():
+            numbered[int(match[1])] = folder
+    if which == "best" and (root / "best").is_dir():
+        return root / "best"
+    if which in ("best", "last") and numbered:
+        return numbered[max(numbered)]
+    if which.isdigit() and int(which) in numbered:
+        return numbered[int(which)]
+    there = ", ".join(str(step) for step in sorted(numbered)) or "none"
+    raise FileNotFoundError(f"no checkpoint {which!r} in {root}; there are: {there}")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return a JSON object; {} where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); write it again or remove it") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    """Return a YAML mapping; {} where there is no file."""
+    if not file.is_file():
+        return {}
+    import yaml
+
+    value = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
+    return value if isinstance(value, dict) else {}
