@@ -84,7 +84,8 @@ class Server(uvicorn.Server):
 def serve(app: FastAPI, settings: ServiceSettings) -> int:
     """Listen and work until SIGTERM or Ctrl-C, then drain.
 
-    returns  0 after a drain, 1 when the start-up failed, 2 when a setting was wrong (port taken, bad host)
+    returns  0 after a drain, 1 when the start failed, 2 when a setting was wrong (port taken, bad host).
+             A RoomError of the lifespan, or one the app put on app.state.startup_error, decides between them
     """
     configure_logging(settings, app.title)
     try:
@@ -102,7 +103,8 @@ def serve(app: FastAPI, settings: ServiceSettings) -> int:
             # Another process bound the same port in the same moment and listened first.
             print(_refusal(settings, error), file=sys.stderr)
             return 2
-    return 0
+    # A service that finds out later that it cannot work (a model that does not load) puts the error there.
+    return _failed_start(app) if app.state.startup_error else 0
 
 
 def _failed_start(app: FastAPI) -> int:

@@ -114,7 +114,7 @@ class JudgeJob(Wire):
 
 
 class JudgeRequest(Wire):
-    """POST /v1/judge. Tests that cannot reach `min_assurance` are refused (422), naming each with its reason."""
+    """POST /v1/judge. Tests that cannot reach `min_assurance` are refused (422), each with its reason."""
 
     jobs: list[JudgeJob] = Field(min_length=1, max_length=MAX_BATCH)
     min_assurance: Assurance = "rpc"

@@ -81,7 +81,7 @@ class Process:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start the echo service as a process: `start(port, ECHO_TOKEN="...")`; killed at the end if it still runs."""
+    """Start the echo service as a process, `start(port, ECHO_TOKEN="...")`; it is killed at the end."""
     started: list[Process] = []
 
     def begin(port: int, **environment: str) -> Process:
@@ -102,7 +102,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 class Peer:
     """A server that does what the plan says, one entry per request, the last entry for ever.
 
-    An entry is (status, headers, body), or "hang", "drop" (close without an answer), "drip" (a byte at a time).
+    An entry is (status, headers, body), or "hang", or "drop" (close without an answer), or "drip"
+    (a byte at a time).
     """
 
     url: str

@@ -40,7 +40,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def make_app(settings: EchoSettings | None = None) -> FastAPI:
-    """Make the service. app.state.reason is what /readyz says; app.state.cancelled counts cut-off requests."""
+    """Make the service. app.state.reason is what /readyz says; .cancelled and .answered count requests."""
     settings = settings or EchoSettings()
     app = create_service(
         name="echo", version="1.2.3", settings=settings, lifespan=lifespan,
@@ -66,7 +66,9 @@ def make_app(settings: EchoSettings | None = None) -> FastAPI:
 
     @app.post("/v1/judge")
     async def judge(body: JudgeRequest) -> None:
-        raise InvalidRequest("jobs.0.tests.0: cannot be split", hint="rewrite it as an assert", field="jobs.0")
+        raise InvalidRequest(
+            "jobs.0.tests.0: cannot be split", hint="rewrite it as an assert", field="jobs.0"
+        )
 
     @app.get("/v1/model")
     async def model() -> dict[str, str]:
