@@ -120,6 +120,7 @@ class Collected:
             memory_mb=peak_kb / 1024 if peak_kb else None,
             stdout_tail=self.stdout.decode("utf-8", "replace"),
             stderr_tail=self.stderr.decode("utf-8", "replace"),
+            starved=reason == frames.WALL and _was_starved(cpu_ms, wall_ms, waited_ms),
         )
 
     def _how(self, reason: bytes, status: int) -> tuple[How, str]:
@@ -152,6 +153,14 @@ class Collected:
 def _within(claimed_ms: float, most_ms: float) -> float:
     """Bound what the candidate's process says of its own time by what was measured outside."""
     return min(claimed_ms, most_ms) if claimed_ms >= 0 else 0.0
+
+
+def _was_starved(cpu_ms: float, wall_ms: float, waited_ms: float) -> bool:
+    """Whether a program that ran into its wall time was kept from running rather than asleep.
+
+    Where the jail cannot see how long it waited for a processor, little CPU time is taken as a sign.
+    """
+    return waited_ms > 0.2 * wall_ms if waited_ms >= 0 else cpu_ms < 0.1 * wall_ms
 
 
 def is_clean(payload: bytes) -> bool:

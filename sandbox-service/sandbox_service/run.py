@@ -58,7 +58,8 @@ class Ended:
     """How one run ended. `answers` has one entry for each call, then `beside`, then `result`, always.
 
     `how` is `answered` only when every answer is there (values or exceptions). `detail` is in words.
-    Times in milliseconds, `memory_mb` the peak resident size where the jail can tell it.
+    Times in milliseconds, `memory_mb` the peak resident size where the jail can tell it. `starved`: it ran
+    into its wall time because others had the processors.
     """
 
     how: How
@@ -69,3 +70,4 @@ class Ended:
     memory_mb: float | None
     stdout_tail: str
     stderr_tail: str
+    starved: bool = False

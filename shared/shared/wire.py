@@ -213,6 +213,7 @@ class Capabilities(Wire):
 
     jail: str
     layers: list[str]
+    weaknesses: list[str] = Field([], description="what this jail does not protect against")
     probes: list[Probe]
     lanes: int
     queue_limit: int

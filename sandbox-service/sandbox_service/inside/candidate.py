@@ -34,12 +34,13 @@ class Pipes(NamedTuple):
     stderr: int
 
 
-def run(pipes: Pipes, uid: int | None, home: str, counted: int) -> None:
+def run(pipes: Pipes, uid: int | None, home: str, counted: int, lonely: bytes) -> None:
     """Become the candidate's process and never return.
 
     uid      uid and gid to become; None keeps this one
     home     a directory to work in, made if it is not there
     counted  processes of this uid that are not the candidate's, for RLIMIT_NPROC
+    lonely   one more seccomp program, for a child that shares its uid with others; empty for none
     """
     answers = _settle(pipes, uid, home)
     random.seed(0)  # Python seeds it anew in a fork; a program's luck has to be the same in every run
@@ -51,6 +52,8 @@ def run(pipes: Pipes, uid: int | None, home: str, counted: int) -> None:
     body = json.loads(frames.read_exactly(3, length))
     os.close(3)
     _limit(cpu_s, memory, file_bytes, processes + counted)
+    if lonely:
+        harden.filter_system_calls(lonely)
     answer(answers, body)
     for stream in (sys.stdout, sys.stderr):
         try:

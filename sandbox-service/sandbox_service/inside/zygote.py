@@ -36,6 +36,7 @@ class Zygote:
         self.requests, self.replies, self.setup = requests, replies, setup
         self.carrier = Carrier(replies)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        self.lonely = base64.b64decode(setup.get("child_seccomp", ""))
         self.children: int | None = setup.get("children_fd")
         self.count = 0
 
@@ -63,7 +64,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             pipes = candidate.Pipes(pairs[0][0], pairs[1][1], pairs[2][1], pairs[3][1])
-            candidate.run(pipes, self.uid(), self.home(), self.setup["counted"])
+            candidate.run(pipes, self.uid(), self.home(), self.setup["counted"], self.lonely)
         os.close(pairs[0][0])
         for _, write in pairs[1:]:
             os.close(write)
@@ -191,8 +192,6 @@ def main() -> None:
 
 def _take_away(setup: dict[str, Any]) -> None:
     harden.not_dumpable()
-    if setup["die_with_parent"]:
-        harden.die_with_parent(os.getppid())
     if os.getpid() != 1:
         harden.adopt_orphans()
         if setup.get("uid_first") is None:

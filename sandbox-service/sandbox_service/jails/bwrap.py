@@ -37,6 +37,7 @@ class Bwrap:
             raise JailMissing("bwrap is not installed", hint="install the package `bubblewrap`")
         if not seccomp.supported():
             raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
+        self.python = interpreter()
         self.root, self.uids = os.geteuid() == 0, uids
         self.layers = (
             "pid, mount, network, ipc, uts namespaces" + ("" if self.root else ", user namespace"),
@@ -77,7 +78,7 @@ class Bwrap:
         command += ["--perms", "0755", "--dir", "/etc"]
         for path in _ETC:
             command += ["--ro-bind-try", path, path]
-        prefix = interpreter().parent.parent
+        prefix = self.python.parent.parent
         if not prefix.is_relative_to("/usr"):
             for parent in reversed(prefix.parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(parent)]
@@ -94,12 +95,11 @@ class Bwrap:
         return command
 
     def start(self, lane: int) -> Start:
-        argv = [*self._command(), "--", str(interpreter()), "-s", "-S", "-c", zygote_code(_ROOM)]
+        argv = [*self._command(), "--", str(self.python), "-s", "-S", "-c", zygote_code(_ROOM)]
         first, count = self.uids.block(lane) if self.root else (None, 0)
         setup = {
             "room": _ROOM,
             "environment": ENVIRONMENT,
-            "die_with_parent": False,
             "capabilities": [harden.CAP_KILL, harden.CAP_SETUID, harden.CAP_SETGID],
             "uid_first": first,
             "uid_count": count,

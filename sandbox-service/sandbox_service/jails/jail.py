@@ -41,6 +41,7 @@ class Jail(Protocol):
     name: str
     layers: tuple[str, ...]
     weaknesses: tuple[str, ...]
+    python: Path
 
     def start(self, lane: int) -> Start:
         """Say how to start the zygote of a lane; called again after each death."""

@@ -115,7 +115,7 @@ _SOCKET = (41, 198)
 _CLONE = (56, 220)
 _IOCTL = (16, 29)
 _PRLIMIT = (302, 261)
-_SIGNALS: dict[str, tuple[int | None, int | None]] = {"kill": (62, 129), "tkill": (200, 130)}
+_SIGNALS: dict[str, tuple[int | None, int | None]] = {"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131)}
 
 
 def _step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:

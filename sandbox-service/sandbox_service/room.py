@@ -1,0 +1,236 @@
+"""The sandbox at work: it chooses a jail, attacks it, and then judges and executes, many jobs at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from sandbox_service import execute
+from sandbox_service.admission import Admission
+from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.jail import Jail, JailMissing
+from sandbox_service.jails.process import Process
+from sandbox_service.jails.uids import Uids
+from sandbox_service.judge import Judge, Plan
+from sandbox_service.pool import Pool
+from sandbox_service.probes import broken_promises, probe
+from sandbox_service.run import Run
+from sandbox_service.settings import STRENGTH, SandboxSettings
+from shared.errors import RoomError, Unavailable
+from shared.wire import Capabilities, ExecuteJob, Execution, JudgeRequest, Limits, Probe, Verdict
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Work = Callable[[], Coroutine[Any, Any, T]]
+_PLANS_AT_A_TIME = 16
+
+
+class Warm(NamedTuple):
+    """A jail that holds, its lanes, and how it stood the probes."""
+
+    pool: Pool
+    probes: list[Probe]
+    python: str
+
+
+class Room:
+    """Everything behind the routes. `open` before the first request, `close` after the last."""
+
+    def __init__(self, settings: SandboxSettings, registry: CollectorRegistry) -> None:
+        self.settings = settings
+        self.judge_ = Judge()
+        self.admission = Admission(settings.queue_limit, settings.lanes)
+        self.warm: Warm | None = None
+        self.reason = "the jail is being tried"
+        self._opening: asyncio.Task[None] | None = None
+        self._count(registry)
+
+    def _count(self, registry: CollectorRegistry) -> None:
+        self.outcomes = Counter(
+            "sandbox_outcomes", "verdicts and executions by outcome", ["route", "outcome"], registry=registry
+        )
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "sandbox_jobs": ("jobs waiting or at work", lambda: self.admission.jobs),
+            "sandbox_queue_seconds": ("seconds of work that wait", lambda: self.admission.queued_s),
+            "sandbox_lane_deaths": ("lanes that died with a run", lambda: self._pool_count("deaths")),
+            "sandbox_lanes_recycled": ("lanes replaced for any reason", lambda: self._pool_count("recycled")),
+            "sandbox_starved_runs": ("runs repeated for want of a processor", lambda: self._pool_count("starved")),
+        }
+        for name, (text, value) in gauges.items():
+            Gauge(name, text, registry=registry).set_function(value)
+
+    def _pool_count(self, name: str) -> float:
+        return float(getattr(self.warm.pool.counts, name)) if self.warm else 0.0
+
+    async def open(self) -> None:
+        """Find the jails this machine can give, and warm and try the strongest in the background.
+
+        raises  JailMissing when there is none that is strong enough: the service does not start
+        """
+        jails = await asyncio.to_thread(candidates, self.settings)
+        self._opening = asyncio.create_task(self._open(jails))
+
+    async def _open(self, jails: list[Jail]) -> None:
+        """Take the first jail that stands its probes; with none, stay unready and say why."""
+        reasons = []
+        for jail in jails:
+            pool = Pool(jail, self.settings.lanes, self.settings.spares, self.settings.recycle_runs)
+            pool.took = self.admission.took
+            try:
+                await pool.start()
+                probes = await probe(pool)
+                broken = await asyncio.to_thread(broken_promises, jail.name, probes)
+                python = await asyncio.to_thread(_version, jail)
+            except (RoomError, OSError) as error:
+                reasons.append(f"{jail.name}: {error}")
+                await pool.close()
+                continue
+            if not broken:
+                self.warm, self.reason = Warm(pool, probes, python), ""
+                log.info("the jail holds", extra={"jail": jail.name, "layers": list(jail.layers)})
+                for weakness in jail.weaknesses:
+                    log.info("known weakness", extra={"jail": jail.name, "weakness": weakness})
+                return
+            names = "; ".join(f"{one.name} ({one.detail})" for one in broken)
+            reasons.append(f"{jail.name} did not hold against: {names}")
+            await pool.close()
+        self.reason = "no jail holds on this machine: " + " | ".join(reasons)
+        log.error("%s", self.reason)
+
+    async def close(self) -> None:
+        """End every lane and the judge's worker."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self.warm is not None:
+            await self.warm.pool.close()
+        await self.judge_.aclose()
+
+    def ready(self) -> str | None:
+        """Why there can be no verdicts now, or None."""
+        if self.warm is None:
+            return self.reason
+        return f"no lane can be started: {self.warm.pool.sick}" if self.warm.pool.sick else None
+
+    def jail_name(self) -> str:
+        """Return the name of the jail in force, `none yet` before there is one."""
+        return self.warm.pool.jail.name if self.warm else "none yet"
+
+    def ensure_ready(self) -> None:
+        """Raise Unavailable unless there can be verdicts."""
+        self._ready_pool()
+
+    def _ready_pool(self) -> Pool:
+        if self.warm is None:
+            raise Unavailable(f"the sandbox is not ready: {self.reason}", retry_after_s=1)
+        return self.warm.pool
+
+    def capabilities(self) -> Capabilities:
+        """Say which jail is in force, what it stood, and how much work fits; Unavailable before that."""
+        pool = self._ready_pool()
+        assert self.warm is not None
+        return Capabilities(
+            jail=pool.jail.name,
+            layers=list(pool.jail.layers),
+            weaknesses=list(pool.jail.weaknesses),
+            probes=self.warm.probes,
+            lanes=pool.lanes,
+            queue_limit=self.settings.queue_limit,
+            python=self.warm.python,
+            limits=Limits(),
+        )
+
+    async def plans(self, request: JudgeRequest) -> list[Plan]:
+        """Take all tests apart before anything runs; raises InvalidRequest naming the job."""
+        plans = []
+        for number, job in enumerate(request.jobs):
+            try:
+                plans.append(self.judge_.plan(job, request.min_assurance))
+            except RoomError as error:
+                raise type(error)(
+                    error.detail, hint=error.hint, field=f"jobs[{number}].{error.field}"
+                ) from error
+            if number % _PLANS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return plans
+
+    async def judge(self, plan: Plan) -> Verdict:
+        """Run one plan and judge it."""
+        pool = self._ready_pool()
+        verdict = await self.judge_.verdict(plan, await pool.run(plan.run), pool.jail.name)
+        self.outcomes.labels("judge", verdict.outcome).inc()
+        return verdict
+
+    async def execute(self, job: ExecuteJob, run: Run) -> Execution:
+        """Run one program and bring its variable back."""
+        pool = self._ready_pool()
+        done = execute.execution(job, await pool.run(run), pool.jail.name)
+        self.outcomes.labels("execute", done.outcome).inc()
+        return done
+
+
+def candidates(settings: SandboxSettings) -> list[Jail]:
+    """Return the jails to try, strongest first; raises JailMissing with every reason when there is none."""
+    uids = Uids(settings.uid_base, settings.lanes + settings.spares, settings.recycle_runs)
+    makers: dict[str, Callable[[Uids], Jail]] = {"bwrap": Bwrap, "process": Process}
+    wanted = list(makers) if settings.jail == "auto" else [settings.jail]
+    found: list[Jail] = []
+    reasons = []
+    for name in wanted:
+        try:
+            jail = makers[name](uids)
+        except JailMissing as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        if STRENGTH.index(jail.name) >= STRENGTH.index(settings.min_isolation):  # type: ignore[arg-type]
+            found.append(jail)
+        else:
+            jail.close()
+            reasons.append(f"here it would be `{jail.name}`, weaker than wanted: " + "; ".join(jail.weaknesses))
+    if not found:
+        raise JailMissing(
+            f"SANDBOX_JAIL={settings.jail!r}, SANDBOX_MIN_ISOLATION={settings.min_isolation!r}: no such jail here: "
+            + " | ".join(reasons),
+            hint="give the machine what is missing, or accept less by SANDBOX_MIN_ISOLATION="
+            + " or ".join(STRENGTH[: STRENGTH.index(settings.min_isolation)] or ("(nothing is weaker)",)),
+        )
+    return found
+
+
+def _version(jail: Jail) -> str:
+    if str(jail.python) == sys.executable:
+        return sys.version.split()[0]
+    done = subprocess.run([str(jail.python), "-I", "-S", "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
+
+
+async def gather(works: Sequence[Work[T]]) -> list[T]:
+    """Do all, in order; when one fails or this is cancelled, cancel the rest and wait for their end."""
+    tasks = [asyncio.create_task(work()) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def as_they_end(works: Sequence[Work[T]]) -> AsyncIterator[tuple[int, T]]:
+    """Give (index, result) in the order of their ends; the rest are cancelled when nobody takes them."""
+    tasks = {asyncio.create_task(work()): index for index, work in enumerate(works)}
+    pending = set(tasks)
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield tasks[task], task.result()
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)

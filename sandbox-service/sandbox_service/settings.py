@@ -1,0 +1,44 @@
+"""What the sandbox reads from its environment, once: variables with the prefix SANDBOX_."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import ServiceSettings
+
+# Weakest first. A jail's name says which it is: `process` gives each run a uid of its own, which needs
+# root; `process-same-uid` cannot, but has seccomp and Landlock; `rlimits` has neither (macOS).
+Isolation = Literal["rlimits", "process-same-uid", "process", "bwrap"]
+STRENGTH: tuple[Isolation, ...] = ("rlimits", "process-same-uid", "process", "bwrap")
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class SandboxSettings(ServiceSettings):
+    """Settings of the sandbox. No setting turns a layer of a jail off."""
+
+    model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, env_ignore_empty=True)
+
+    port: int = Field(8002, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    jail: Literal["auto", "bwrap", "process"] = Field(
+        "auto", description="auto: the strongest that holds against its own probes on this machine"
+    )
+    min_isolation: Isolation = Field(
+        "process-same-uid", description="refuse to work in a jail weaker than this one"
+    )
+    lanes: int = Field(
+        default_factory=_processors, ge=1, le=64, description="programs that run at a time; default: processors"
+    )
+    spares: int = Field(1, ge=0, le=16, description="warm lanes beside them, for those that die")
+    recycle_runs: int = Field(1000, ge=1, le=1000, description="runs after which a lane is replaced")
+    queue_limit: int = Field(4000, ge=1, le=100_000, description="jobs that may wait; more are answered 429")
+    uid_base: int = Field(20_000, ge=1000, le=50_000, description="first uid for runs, where root can give them")
