@@ -1,0 +1,133 @@
+"""Where a setting comes from, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from trainer.config import CONFIGS, ConfigError, add_flags, dump_yaml, given_flags, resolve
+from trainer.config_text import TextConfig
+
+
+def parsed(*argv: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, TextConfig)
+    return given_flags(TextConfig, parser.parse_args(list(argv)))
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "c.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, "seed: 2\nbatch-size: 3\nnum_generations: 6\n")
+    monkeypatch.setenv("PSUEDOPTIMAL_SEED", "4")
+    monkeypatch.setenv("PSUEDOPTIMAL_BATCH_SIZE", "5")
+    found = resolve(TextConfig, [file], parsed("--batch-size", "7"))
+    assert (found.seed, found.batch_size, found.num_generations, found.num_epochs) == (4, 7, 6, 3)
+
+
+def test_the_last_file_wins(tmp_path: Path) -> None:
+    other = tmp_path / "d.yaml"
+    other.write_text("seed: 9", encoding="utf-8")
+    assert resolve(TextConfig, [written(tmp_path, "seed: 2\ntop_k: 3"), other], {}).seed == 9
+
+
+@pytest.mark.parametrize("flag", ["--student-model", "--student_model"])
+def test_both_spellings_of_a_flag_are_known(flag: str) -> None:
+    assert parsed(flag, "x") == {"student_model": "x"}
+
+
+def test_the_first_experiments_flags_and_settings_keep_their_names_and_defaults() -> None:
+    flags = parsed(
+        "--student-model", "a", "--generator-model", "b", "--batch-size", "1", "--debug", "--no-clearml"
+    )
+    found = resolve(TextConfig, [], flags)
+    assert (found.student_model, found.generator_model, found.batch_size) == ("a", "b", 1)
+    assert found.debug and not found.clearml
+    plain = TextConfig()
+    assert (plain.batch_size, plain.gradient_accumulation_steps, plain.num_epochs) == (2, 8, 3)
+    assert (plain.learning_rate, plain.pass_reward, plain.fail_reward) == (1e-5, 10.0, -1.0)
+    assert plain.student_model == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+    assert plain.generator_model == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+
+
+def test_no_clearml_takes_clearml_out_of_the_trackers() -> None:
+    flags = parsed("--report-to", "clearml", "tensorboard", "--no-clearml")
+    assert resolve(TextConfig, [], flags).trackers == ["tensorboard"]
+    assert parsed("--report-to", "none") == {"report_to": []}
+
+
+def test_nested_settings_are_flags_and_can_be_switched_off() -> None:
+    assert parsed("--lora-r", "4", "--limits-cpu-s", "2") == {"lora": {"r": "4"}, "limits": {"cpu_s": "2"}}
+    found = resolve(TextConfig, [], parsed("--lora-r", "4"))
+    assert found.lora is not None and (found.lora.r, found.lora.alpha) == (4, 32)
+    assert resolve(TextConfig, [], parsed("--no-lora")).lora is None
+
+
+def test_none_is_null_where_a_setting_may_be_null() -> None:
+    assert (
+        resolve(TextConfig, [], parsed("--generator-model", "none", "--max-steps", "none")).generator_model
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rat: 1", "did you mean learning_rate?"),
+        ("lora: {rank: 4}", "lora: rank: no such setting"),
+        ("- 1\n- 2", "expected `key: value` lines"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_way_out(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")) as caught:
+        resolve(TextConfig, [written(tmp_path, text)], {})
+    assert "c.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"learning_rate": -1}, "learning_rate=-1: input should be greater than 0"),
+        ({"reward": "best"}, "reward='best': input should be 'ratio'"),
+        ({"batch_size": "many"}, "batch_size='many'"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"multiplier_min": 5, "multiplier_max": 1}, "multiplier_min=5.0 is above"),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 6}, "take a multiple or a divisor"),
+        ({"num_iterations": 3, "save_steps": 10}, "a sampled batch lasts 3 steps"),
+        ({"quantization": "nf4", "lora": None}, "4-bit weights cannot be trained"),
+        ({"save_total_limit": 1}, "save_total_limit=1"),
+        ({"name": "../x"}, "name='../x'"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(TextConfig, [], settings)
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"psuedoptimal\.yaml"):
+        resolve(TextConfig, [Path("nowhere.yaml")], {})
+
+
+def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
+    config = TextConfig(lora=None, trl={"use_vllm": True}, decoder_url=["http://a"], learning_rate=3e-7)
+    assert resolve(TextConfig, [written(tmp_path, dump_yaml(config))], {}) == config
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_text_config_is_valid(file: Path) -> None:
+    resolve(TextConfig, [file], {})
+
+
+def test_every_setting_is_described() -> None:
+    assert not [name for name, field in TextConfig.model_fields.items() if not field.description]

@@ -1,0 +1,68 @@
+"""Rewards against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from trainer.channels.text.rewards import Judged, score
+from trainer.config_text import Reward
+
+
+def rewards(judged: Judged, multiplier: float = 0.0, **settings: object) -> list[float]:
+    return score(Reward.model_validate(settings), judged, multiplier).tolist()
+
+
+def test_ratio_is_ten_times_reference_over_message_tokens_or_minus_one() -> None:
+    # 10 x 24/12 = 20, 10 x 24/24 = 10, 10 x 24/48 = 5; a failed message gets -1 however short it is.
+    judged = Judged([1, 1, 1, 0, 0], [12, 24, 48, 1, 300], [24] * 5)
+    assert rewards(judged) == [20.0, 10.0, 5.0, -1.0, -1.0]
+
+
+def test_ratio_follows_its_two_settings() -> None:
+    assert rewards(Judged([1, 0], [5, 5], [10, 10]), pass_reward=3, fail_reward=-2) == [6.0, -2.0]
+
+
+def test_a_one_token_message_earns_the_whole_reference_without_floor_or_cap() -> None:
+    judged = Judged([1], [1], [50])
+    assert rewards(judged) == [500.0]
+    assert rewards(judged, length_floor=4) == [125.0]
+    assert rewards(judged, ratio_cap=5.0) == [50.0]
+
+
+def test_a_group_that_fails_as_a_whole_has_no_variance_in_ratio_and_log_ratio() -> None:
+    judged = Judged([0, 0, 0, 0], [0, 3, 40, 256], [30] * 4)
+    for kind in ("ratio", "log_ratio"):
+        assert np.ptp(rewards(judged, reward=kind)) == 0
+
+
+def test_log_ratio_grows_by_half_per_factor_of_four_and_is_bounded() -> None:
+    # reference / tokens = 1, 4, 16, 64, 1/4, 1/1024: log4 = 0, 1, 2, 3 (cut to 2), -1, -5 (cut to -2)
+    judged = Judged([1] * 6, [64, 16, 4, 1, 256, 65536], [64] * 6)
+    assert rewards(judged, reward="log_ratio") == pytest.approx([1, 1.5, 2, 2, 0.5, 0])
+
+
+def test_lagrangian_is_multiplier_times_passed_minus_relative_length() -> None:
+    judged = Judged([1, 0, 1], [6, 6, 24], [24, 24, 24])
+    assert rewards(judged, 2.0, reward="lagrangian") == [1.75, -0.25, 1.0]
+
+
+def test_a_length_floor_ends_the_gain_of_being_shorter() -> None:
+    judged = Judged([1, 1, 1], [0, 2, 4], [8, 8, 8])
+    assert rewards(judged, 1.0, reward="lagrangian", length_floor=4) == [0.5, 0.5, 0.5]
+
+
+def test_no_message_is_rewarded_with_infinity_or_nan() -> None:
+    judged = Judged([1, 0], [0, 0], [1, 1])
+    for kind in ("ratio", "log_ratio", "lagrangian"):
+        assert all(math.isfinite(value) for value in rewards(judged, 1.0, reward=kind))
+
+
+@pytest.mark.parametrize(
+    "judged", [Judged([1], [1, 2], [3, 3]), Judged([1], [-1], [3]), Judged([1], [1], [0])]
+)
+def test_arrays_that_make_no_sense_are_refused(judged: Judged) -> None:
+    with pytest.raises(ValueError):
+        rewards(judged)

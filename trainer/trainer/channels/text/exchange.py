@@ -1,0 +1,197 @@
+"""One batch of messages through both services: decoded in one request, judged in one request.
+
+Knows tasks and services, no model and no reward. An outage is an error here, never an outcome; a program
+that fails is an outcome, never an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from shared.clients import DecoderClient, SandboxClient
+from shared.errors import InvalidRequest
+from shared.wire import MAX_TEXT, Capabilities, JudgeJob, ModelCard, Outcome, Verdict
+from trainer.config import ConfigError
+from trainer.config_text import Services
+from trainer.tasks.task import Task
+
+REASON_LENGTH = 500
+
+
+class TaskRefused(RuntimeError):
+    """The judge will not take a task whatever the program: the data set is at fault, not the student."""
+
+
+class Finding(NamedTuple):
+    """What the judge found of one program, as far as a run keeps it. No assurance if nothing was judged."""
+
+    outcome: Outcome
+    assurance: str = ""
+
+
+class Outcomes(NamedTuple):
+    """What became of one batch of messages.
+
+    programs    [N] the decoded program
+    findings    [N] what the judge found; `output_limit` for a program too long to be sent to it
+    unique      distinct (task, message) pairs
+    decode_s, sandbox_s  seconds spent waiting for each service
+    """
+
+    programs: list[str]
+    findings: list[Finding]
+    unique: int
+    decode_s: float
+    sandbox_s: float
+
+
+class Exchange:
+    """The two clients of a run. Use it on one event loop only, and as `async with`."""
+
+    def __init__(self, config: Services, *, deadline_s: float | None = None) -> None:
+        """Make the clients; nothing is sent yet.
+
+        deadline_s  how long an outage is waited for; the config's if not given
+        raises      ConfigError without both URLs or with an unreadable token file
+        """
+        if not config.decoder_url or not config.sandbox_url:
+            raise ConfigError(
+                "decoder_url and sandbox_url are needed here; start both with `psuedoptimal serve`"
+            )
+        self.config = config
+        wait_s = config.deadline_s if deadline_s is None else deadline_s
+        self.decoder = DecoderClient(
+            config.decoder_url, token=read_token(config.decoder_token_file), deadline_s=wait_s
+        )
+        self.sandbox = SandboxClient(
+            config.sandbox_url, token=read_token(config.sandbox_token_file), deadline_s=wait_s
+        )
+
+    async def __aenter__(self) -> Exchange:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close both clients' connections."""
+        await self.decoder.aclose()
+        await self.sandbox.aclose()
+
+    @property
+    def retries(self) -> int:
+        """Requests that were sent again, both services together."""
+        return int(self.decoder.retries + self.sandbox.retries)
+
+    async def outcomes(self, tasks: Sequence[Task], messages: Sequence[str]) -> Outcomes:
+        """Decode the distinct messages, judge the distinct (task, message) pairs.
+
+        tasks     [N] the task each message is about; the decoder is not told
+        messages  [N] what was sent
+        raises    NoAnswer in an outage that outlasts the deadline; TaskRefused for a task the judge refuses;
+                  RequestRefused for any other refusal, e.g. a wrong token
+        """
+        pairs = list(dict.fromkeys(zip([t.task_id for t in tasks], messages, strict=True)))
+        by_id = {task.task_id: task for task in tasks}
+        sent = list(dict.fromkeys(message for _, message in pairs))
+        start = time.monotonic()
+        decoded = await self.decoder.decode(
+            sent, max_new_tokens=self.config.max_program_tokens, temperature=self.config.generator_temperature
+        )
+        decode_s = time.monotonic() - start
+        program_of = {message: program.text for message, program in zip(sent, decoded, strict=True)}
+        start = time.monotonic()
+        judged = await self._judge([(by_id[task_id], program_of[message]) for task_id, message in pairs])
+        sandbox_s = time.monotonic() - start
+        outcome_of = dict(zip(pairs, judged, strict=True))
+        return Outcomes(
+            [program_of[message] for message in messages],
+            [outcome_of[task.task_id, message] for task, message in zip(tasks, messages, strict=True)],
+            len(pairs), decode_s, sandbox_s,
+        )  # fmt: skip
+
+    async def _judge(self, work: Sequence[tuple[Task, str]]) -> list[Finding]:
+        """Return the findings [N]. One judgement serves every message that became the same program."""
+        sendable = {(t.task_id, p): job_of(t, p, self.config) for t, p in work if len(p) <= MAX_TEXT}
+        try:
+            verdicts = await self._verdicts(list(sendable.values()))
+        except InvalidRequest:
+            verdicts = [await self._verdict_or_blame(task_id, job) for (task_id, _), job in sendable.items()]
+        found = {
+            key: Finding("forbidden") if verdict is None else Finding(verdict.outcome, verdict.assurance)
+            for key, verdict in zip(sendable, verdicts, strict=True)
+        }
+        return [found.get((task.task_id, program), Finding("output_limit")) for task, program in work]
+
+    async def _verdicts(self, jobs: Sequence[JudgeJob]) -> list[Verdict | None]:
+        return list(await self.sandbox.judge(jobs, min_assurance=self.config.min_assurance)) if jobs else []
+
+    async def _verdict_or_blame(self, task_id: str, job: JudgeJob) -> Verdict | None:
+        """Judge one job by itself; if it is refused, find out by an empty program whose fault that is.
+
+        returns  the verdict, or None where only this program is refused
+        raises   TaskRefused where the task is
+        """
+        try:
+            return (await self._verdicts([job]))[0]
+        except InvalidRequest as refused:
+            try:
+                await self._verdicts([job.model_copy(update={"program": "pass\n"})])
+            except InvalidRequest as error:
+                reason = str(error)[:REASON_LENGTH]
+                raise TaskRefused(
+                    f"task {task_id}: the sandbox refuses its tests or setup: {reason}; correct the data "
+                    "set, leave the task out, or lower min_assurance"
+                ) from refused
+            return None
+
+    async def identities(self) -> Identities:
+        """Return who decodes and who judges. Raises RoomError."""
+        return Identities(await self.decoder.model(), await self.sandbox.capabilities())
+
+
+class Identities(NamedTuple):
+    """What services.json holds."""
+
+    decoder: ModelCard
+    sandbox: Capabilities
+
+
+def job_of(task: Task, program: str, config: Services) -> JudgeJob:
+    """Return what the judge is sent: the program and the task's tests, never its description.
+
+    raises  TaskRefused for a task that no request can hold, e.g. one without tests
+    """
+    try:
+        return JudgeJob(program=program, tests=list(task.tests), setup=task.setup, limits=config.limits)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise TaskRefused(
+            f"task {task.task_id}: {first['loc'][0]}: {first['msg']}; correct the data set"
+        ) from error
+
+
+def read_token(file: Path | None) -> str | None:
+    """Return a bearer token from its file. Raises ConfigError if it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8").strip() if file else None
+    except OSError as error:
+        raise ConfigError(f"{file}: the token cannot be read: {error.strerror}") from error
+
+
+def check_generator(wanted: str | None, card: ModelCard) -> None:
+    """Refuse a decoder service that runs another model than the run asks for.
+
+    wanted  generator_model; None takes whatever is there
+    raises  ConfigError naming both
+    """
+    if wanted and wanted.rstrip("/") != card.name.rstrip("/") and Path(wanted).name != Path(card.name).name:
+        raise ConfigError(
+            f"generator_model={wanted!r}, but the decoder service runs {card.name!r}; start it with "
+            f"DECODER_MODEL={wanted} or leave --generator-model out (--generator-model none)"
+        )

@@ -1,0 +1,185 @@
+"""What GRPO calls for its rewards: messages in, one number or None per message out. Never raises.
+
+None means "no answer", and only an outage gives it; a step without answers moves no weight (callbacks.py).
+What is fatal is kept in `fault` for the trainer to stop by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from shared.errors import NoAnswer, RequestRefused
+from shared.wire import MAX_TEXT
+from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused
+from trainer.channels.text.rewards import Judged, score
+from trainer.config_text import TextConfig
+from trainer.measure.students import has_visible
+from trainer.tasks.task import Task
+
+logger = logging.getLogger(__name__)
+POLL_S = 0.2
+
+
+class Episode(NamedTuple):
+    """One message and what came of it. `outcome` is a verdict's, or truncated, invisible, no_answer.
+
+    reference_tokens  tokens of the task's reference code
+    reward            None if there was no answer
+    """
+
+    task_id: str
+    family: str
+    message: str
+    tokens: int
+    reference_tokens: int
+    program: str
+    outcome: str
+    reward: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed."""
+        return self.outcome == "passed"
+
+
+@dataclass
+class Batch:
+    """The episodes of one call, and the seconds each service took."""
+
+    episodes: list[Episode]
+    unique: int = 0
+    decode_s: float = 0.0
+    sandbox_s: float = 0.0
+
+
+@dataclass
+class CompressionReward:
+    """The reward of the text channel.
+
+    tasks       the training tasks; the data set's `task` column holds indices into it
+    tokenizer   the student's
+    end_ids     tokens that end a message
+    multiplier  what passing is worth; used by the lagrangian reward only
+    stopping    set when the run is to stop: an outage is then not waited for
+    taken       batches since the trainer last took them
+    fault       what makes going on pointless: a task the judge refuses, a token the services refuse
+    """
+
+    config: TextConfig
+    tasks: Sequence[Task]
+    tokenizer: Any
+    end_ids: frozenset[int]
+    multiplier: Multiplier
+    stopping: threading.Event = field(default_factory=threading.Event)
+    taken: list[Batch] = field(default_factory=list)
+    fault: Exception | None = None
+    __name__ = "compression"
+
+    def __post_init__(self) -> None:
+        self._exchange: Exchange | None = None
+        self._reference = [self.count(task.reference) for task in self.tasks]
+
+    def count(self, text: str) -> int:
+        """Return the tokens of a text under the student's tokenizer, special tokens excluded."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+    async def __call__(
+        self,
+        prompts: list[Any],
+        completions: list[Any],
+        completion_ids: list[list[int]],
+        task: list[int],
+        **_: Any,
+    ) -> list[float | None]:
+        """Return the rewards [N]; the arguments are TRL's, `task` is the data set's column."""
+        sent = [self._message(c, ids) for c, ids in zip(completions, completion_ids, strict=True)]
+        tasks = [self.tasks[i] for i in task]
+        asked = [place for place, message in enumerate(sent) if not message.refused]
+        try:
+            answer = await self._ask([tasks[i] for i in asked], [sent[i].text for i in asked])
+        except NoAnswer as error:
+            logger.warning("no answer for %d messages: %s", len(sent), error)
+            answer = None
+        except (TaskRefused, RequestRefused) as error:
+            self.fault, answer = error, None
+        return self._rewards(sent, task, asked, answer)
+
+    def _rewards(
+        self, sent: list[Sent], indices: list[int], asked: list[int], answer: Outcomes | None
+    ) -> list[float | None]:
+        """Put outcomes and rewards together, and keep the episodes."""
+        programs, outcomes = [""] * len(sent), [message.refused or "no_answer" for message in sent]
+        if answer is not None:
+            for place, program, finding in zip(asked, answer.programs, answer.findings, strict=True):
+                programs[place], outcomes[place] = program, finding.outcome
+        reference = [self._reference[i] for i in indices]
+        judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference)
+        scores = score(self.config, judged, self.multiplier.value)
+        rewards = [None if answer is None else float(value) for value in scores]
+        tasks = [self.tasks[i] for i in indices]
+        episodes = [
+            Episode(t.task_id, t.family, m.text, m.tokens, ref, program, outcome, reward)
+            for t, m, ref, program, outcome, reward in zip(
+                tasks, sent, reference, programs, outcomes, rewards, strict=True
+            )
+        ]
+        times = (answer.unique, answer.decode_s, answer.sandbox_s) if answer else ()
+        self.taken.append(Batch(episodes, *times))
+        return rewards
+
+    def _message(self, completion: Any, ids: list[int]) -> Sent:
+        """Return what is sent of one completion, and its price.
+
+        The price is the larger of two counts: the tokens the student chose (special ones vanish in the text,
+        so counting the text alone would make them free), and the text's own tokens (so that no odd split is
+        cheaper than what a reader would count).
+        """
+        text = completion if isinstance(completion, str) else completion[0]["content"]
+        text = text.strip()
+        ended = bool(ids) and ids[-1] in self.end_ids
+        tokens = max(len(ids) - ended, self.count(text))
+        if not ended or len(text) > MAX_TEXT:
+            return Sent(text[:MAX_TEXT], tokens, "truncated")
+        return Sent(text, tokens, "" if has_visible(text) else "invisible")
+
+    async def _ask(self, tasks: list[Task], messages: list[str]) -> Outcomes:
+        """Ask both services; give up at once when the run is to stop. Raises NoAnswer, TaskRefused."""
+        if not messages:
+            return Outcomes([], [], 0, 0.0, 0.0)
+        if self._exchange is None:
+            self._exchange = Exchange(self.config)
+        work = asyncio.ensure_future(self._exchange.outcomes(tasks, messages))
+        try:
+            while not (await asyncio.wait({work}, timeout=POLL_S))[0]:
+                if self.stopping.is_set() and self._exchange.retries > self._retries_seen:
+                    raise NoAnswer("the run is to stop, and a service is away")
+            return work.result()
+        finally:
+            self._retries_seen = self._exchange.retries
+            work.cancel()
+
+    _retries_seen = 0
+
+    async def aclose(self) -> None:
+        """Close the clients; on the loop that used them."""
+        if self._exchange is not None:
+            await self._exchange.aclose()
+
+    def take(self) -> list[Batch]:
+        """Return the batches since the last call."""
+        batches, self.taken = self.taken, []
+        return batches
+
+
+class Sent(NamedTuple):
+    """One message as it goes out. `refused` says why it fails unsent: truncated or invisible."""
+
+    text: str
+    tokens: int
+    refused: str

@@ -1,0 +1,71 @@
+"""From verdicts and lengths to rewards. Pure functions over arrays [N]; no model, no service, no state.
+
+ratio       pass_reward x reference / message tokens when all tests pass, else fail_reward: the first
+            experiment's README. Unbounded: it pays a lucky short message more than it loses by failing often.
+log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
+lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
+            (controllers.py) grows until the pass rate is what was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trainer.config_text import Reward
+
+Array = NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """What a reward may depend on.
+
+    passed            [N] 1 if every test passed, else 0
+    tokens            [N] message tokens
+    reference_tokens  [N] tokens of the task's reference code, same tokenizer
+    """
+
+    passed: ArrayLike
+    tokens: ArrayLike
+    reference_tokens: ArrayLike
+
+
+def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
+    """Return the rewards [N] of the configured kind.
+
+    multiplier  lagrangian only: what passing is worth at present
+    raises      ValueError if the arrays differ in length or a token count is below 0
+    """
+    passed, tokens, reference = (np.asarray(x, dtype=np.float64) for x in judged)
+    if not passed.shape == tokens.shape == reference.shape:
+        raise ValueError(
+            f"shapes differ: passed {passed.shape}, tokens {tokens.shape}, ref {reference.shape}"
+        )
+    if (tokens < 0).any() or (reference <= 0).any():
+        raise ValueError("tokens must be >= 0 and reference_tokens > 0")
+    length = np.maximum(tokens, config.length_floor)
+    match config.reward:
+        case "ratio":
+            return ratio(passed, length, reference, config.pass_reward, config.fail_reward, config.ratio_cap)
+        case "log_ratio":
+            return log_ratio(passed, length, reference, config)
+        case "lagrangian":
+            return multiplier * passed - length / reference
+
+
+def ratio(
+    passed: Array, length: Array, reference: Array, pass_reward: float, fail_reward: float, cap: float | None
+) -> Array:
+    """Return pass_reward x reference / length where passed, else fail_reward; the ratio is cut at `cap`."""
+    gain = reference / length
+    return np.where(passed > 0, pass_reward * (gain if cap is None else np.minimum(gain, cap)), fail_reward)
+
+
+def log_ratio(passed: Array, length: Array, reference: Array, config: Reward) -> Array:
+    """Return 1 + log_scale x log_base(reference / length), cut to +-log_cap; else fail_reward."""
+    gain = np.log(reference / length) / np.log(config.log_base)
+    return np.where(
+        passed > 0, 1 + config.log_scale * np.clip(gain, -config.log_cap, config.log_cap), config.fail_reward
+    )

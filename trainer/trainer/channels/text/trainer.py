@@ -1,0 +1,255 @@
+"""Train the text channel: TRL's GRPOTrainer, our reward and records. Never decodes, never runs a program."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import shutdown_event_loop_in_daemon
+
+from shared.clients import run as run_async
+from trainer.channels.text.callbacks import CheckpointCallback, HeldOutCallback, Interrupts, Recorder, say
+from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.exchange import Exchange, check_generator
+from trainer.channels.text.heldout import Evaluation, evaluate, summary_of
+from trainer.channels.text.prompts import encoder_messages
+from trainer.channels.text.reward_function import CompressionReward
+from trainer.channels.text.student import Policy, Precision, load_policy, precision, quiet_libraries
+from trainer.config import ConfigError
+from trainer.config_text import TextConfig
+from trainer.measure.students import Student, load_student
+from trainer.runs import Run, read_state
+from trainer.tasks.sources import load_tasks
+from trainer.tasks.task import Task
+
+
+class TextTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer with our figures in its logs, and the seconds it samples.
+
+    sample_s  seconds spent sampling since the step began
+    """
+
+    recorder: Recorder
+    sample_s = 0.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return Path(self.args.output_dir)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's own figures, so that every tracker gets them."""
+        if "train_runtime" not in logs:
+            logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
+        super().log(logs, start_time)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: it would ask the hub and the trackers about the run."""
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            self.sample_s += time.monotonic() - started
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. code is 0, 1, or 128 + the signal."""
+
+    code: int
+    reason: str
+    summary: dict[str, Any] | None
+
+
+def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
+    """Train, evaluate on the test tasks, and write summary.json.
+
+    run         the run folder; None on every rank but the first
+    folder      its path, on every rank
+    checkpoint  where to resume from; None starts at step 0
+    raises      ConfigError, NoAnswer before the first step, DiskFull
+    """
+    quiet_libraries()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _introduce(config, run)
+    tasks, validation, test = (load_tasks(config, split) for split in ("train", "validation", "test"))
+    chosen = precision(config)
+    policy = load_policy(config, chosen, PartialState().local_process_index)
+    untrained = _untrained(config, policy, test, run)
+    reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
+    trainer = _trainer(config, policy, chosen, reward, folder)
+    recorder = trainer.recorder = Recorder(trainer, reward, run)
+    heldout = HeldOutCallback(trainer, config, validation, run)
+    interrupts = Interrupts(reward.stopping, config.generation_steps)
+    for callback in (recorder, heldout, interrupts, CheckpointCallback(trainer, recorder, run)):
+        trainer.add_callback(callback)
+    if checkpoint is not None:
+        recorder.load(read_state(checkpoint))
+    with interrupts:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _close(trainer, reward)
+    step = trainer.state.global_step
+    if interrupts.received is not None and step < trainer.state.max_steps:
+        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
+    if recorder.reason:
+        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
+    seconds = {**recorder.seconds, "evaluate": heldout.seconds}
+    return Ended(0, "", _summarise(config, run, test, untrained, seconds) if run else None)
+
+
+def _close(trainer: TextTrainer, reward: CompressionReward) -> None:
+    """Close the reward's clients, and the event loop that TRL leaves open."""
+    asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result()
+    atexit.unregister(shutdown_event_loop_in_daemon)
+    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
+    trainer.async_loop.close()
+
+
+def _introduce(config: TextConfig, run: Run | None) -> None:
+    """Wait for both services, check who decodes, and note both in services.json."""
+
+    async def ask() -> Any:
+        async with Exchange(config) as exchange:
+            return await exchange.identities()
+
+    found = run_async(ask())
+    check_generator(config.generator_model, found.decoder)
+    if run is not None:
+        run.write_json("services.json", {
+            "decoder": found.decoder.model_dump(mode="json"),
+            "sandbox": found.sandbox.model_dump(mode="json"),
+        })  # fmt: skip
+
+
+def _untrained(
+    config: TextConfig, policy: Policy, test: Sequence[Task], run: Run | None
+) -> Evaluation | None:
+    """Measure the student on the test tasks before its first step; a resumed run reads what that gave."""
+    if run is None:
+        return None
+    for row in run.rows("evaluations.jsonl"):
+        if row["step"] == 0 and row["split"] == "test":
+            return Evaluation(**row)
+    model = policy.model
+    if not getattr(model, "is_loaded_in_4bit", False):
+        model = model.to(precision(config).device)
+    found = evaluate(Student("untrained", model, policy.tokenizer), test, config, step=0, split="test")
+    run.append("evaluations.jsonl", [found.evaluation._asdict()])
+    say(f"untrained: pass {found.evaluation.pass_rate:.3f}  tokens {found.evaluation.tokens:.1f} (test)")
+    return found.evaluation
+
+
+def _summarise(
+    config: TextConfig,
+    run: Run,
+    test: Sequence[Task],
+    untrained: Evaluation | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Measure the best checkpoint on the test tasks and write summary.json."""
+    assert untrained is not None
+    started = time.monotonic()
+    kept = run.read_json("checkpoints/best/best.json")
+    if kept is None:
+        raise ConfigError(
+            f"{run.folder}: no evaluation succeeded, so there is no best checkpoint; --resume tries again"
+        )
+    student = load_student(run.best, base=config.student_source)
+    found = evaluate(student, test, config, step=kept["step"], split="test").evaluation
+    seconds["evaluate"] += time.monotonic() - started
+    summary = summary_of(found, untrained, config, seconds)
+    run.write_json("summary.json", summary)
+    return summary
+
+
+def _trainer(
+    config: TextConfig, policy: Policy, chosen: Precision, reward: CompressionReward, folder: Path
+) -> TextTrainer:
+    world = PartialState().num_processes
+    data, steps = _data(config, reward.tasks, world)
+    if "tensorboard" in config.trackers:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    trainer = TextTrainer(
+        model=policy.model, reward_funcs=reward, args=grpo_config(config, chosen, folder, steps),
+        train_dataset=data, processing_class=policy.tokenizer, peft_config=policy.adapter,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _data(config: TextConfig, tasks: Sequence[Task], world: int) -> tuple[Dataset, int]:
+    """Return every prompt of the run in its order, and the number of steps.
+
+    One pass over a list that is shuffled here, epoch by epoch: TRL's own sampler shuffles a later epoch
+    differently after a resume.
+
+    raises  ConfigError if the batch does not hold whole groups
+    """
+    micro = config.steps_per_generation or config.gradient_accumulation_steps
+    messages = config.batch_size * micro * world
+    if messages % config.num_generations:
+        raise ConfigError(
+            f"num_generations={config.num_generations} does not divide the {messages} messages of a sampled "
+            "batch (batch_size x gradient_accumulation_steps x processes); change one of them"
+        )
+    groups, per_step = messages // config.num_generations, config.gradient_accumulation_steps
+    if config.max_steps:
+        batches = -(-config.max_steps * per_step // (micro * config.num_iterations))
+        steps = config.max_steps
+    else:
+        batches = max(1, int(config.num_epochs * len(tasks)) // groups)
+        steps = max(1, batches * micro * config.num_iterations // per_step)
+    rng, order = np.random.default_rng(config.seed), np.empty(0, dtype=np.int64)
+    while len(order) < batches * groups:
+        order = np.concatenate([order, rng.permutation(len(tasks))])
+    rows = Dataset.from_dict(
+        {"prompt": [encoder_messages(task) for task in tasks], "task": list(range(len(tasks)))}
+    )
+    return rows.select(order[: batches * groups].tolist()), steps
+
+
+def grpo_config(config: TextConfig, chosen: Precision, folder: Path, steps: int) -> GRPOConfig:
+    """Return TRL's settings. Raises ConfigError for a name in `trl` that it does not know."""
+    cuda = chosen.device == "cuda"
+    ours: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"), "run_name": folder.name, "project": "psuedoptimal",
+        "per_device_train_batch_size": config.batch_size, "max_steps": steps,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "learning_rate": config.learning_rate, "lr_scheduler_type": config.lr_scheduler,
+        "warmup_steps": config.warmup if config.warmup < 1 else int(config.warmup),
+        "weight_decay": config.weight_decay, "adam_beta2": config.adam_beta2,
+        "max_grad_norm": config.max_grad_norm, "seed": config.seed,
+        "num_generations": config.num_generations, "max_completion_length": config.max_completion_length,
+        "temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k,
+        "loss_type": config.loss_type, "scale_rewards": config.scale_rewards, "beta": config.beta,
+        "entropy_coef": config.entropy_coef, "epsilon": config.epsilon, "epsilon_high": config.epsilon_high,
+        "num_iterations": config.num_iterations, "steps_per_generation": config.steps_per_generation,
+        "mask_truncated_completions": config.mask_truncated,
+        "gradient_checkpointing": config.gradient_checkpointing, "use_cpu": chosen.device == "cpu",
+        "bf16": cuda and chosen.compute == torch.bfloat16, "fp16": cuda and chosen.compute == torch.float16,
+        "logging_steps": 1, "disable_tqdm": True, "log_completions": False,
+        "report_to": config.trackers or "none", "save_strategy": "steps", "save_steps": config.save_steps,
+        "save_total_limit": config.save_total_limit,
+        "shuffle_dataset": False, "remove_unused_columns": False, "dataloader_pin_memory": cuda,
+        # A rank waits for the slowest one's services; the collectives must be more patient than they.
+        "ddp_timeout": int(max(1800, 4 * config.deadline_s)),
+    }  # fmt: skip
+    try:
+        return GRPOConfig(**(ours | config.trl))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"TRL refuses these settings: {error}") from error

@@ -1,0 +1,101 @@
+"""`psuedoptimal VERB`: results on stdout, progress on stderr; exit 0 done, 1 the run failed, 2 a bad request.
+
+Every verb is a module with `add_arguments(parser)` and `command(args) -> int`, imported when it is called, so
+that `--help` and the light verbs start without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from shared.errors import NoAnswer, RequestRefused
+from trainer.config import ConfigError, refuse_unknown
+from trainer.runs import is_disk_full
+
+VERBS = {
+    "demo": ("trainer.cli_demo", "the whole experiment, small: services, training, evaluation, report"),
+    "train": ("trainer.cli_train", "train a student"),
+    "evaluate": ("trainer.measure.evaluate", "measure runs on held-out tasks, beside the baselines"),
+    "report": ("trainer.measure.report", "write one self-contained report.html"),
+    "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
+    "judge": ("trainer.cli_services", "have the sandbox judge a program"),
+    "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
+    "tasks": ("trainer.cli_tasks", "show the tasks of a data set"),
+    "doctor": ("trainer.doctor", "what is here, and whether it works"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"psuedoptimal {version('psuedoptimal')}")
+        return 0
+    if argv[0] not in VERBS:
+        return _fail(f"{argv[0]}: no such verb; take one of {', '.join(VERBS)}", 2)
+    return _guarded(argv)
+
+
+def _guarded(argv: list[str]) -> int:
+    """Run one verb; turn what a user can act on into one line and an exit code."""
+    try:
+        verb = import_module(VERBS[argv[0]][0])
+        parser = make_parser(argv[0], verb)
+        args, unknown = parser.parse_known_args(argv[1:])
+        refuse_unknown(getattr(args, "parser", parser), unknown)
+        return int(verb.command(args))
+    except (ConfigError, RequestRefused) as error:
+        return _fail(str(error), 2)
+    except NoAnswer as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, e.g. `| head`; nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if is_disk_full(error):
+            return _fail(f"the disk is full ({error}); make room and go on with --resume", 1)
+        if isinstance(error, FileNotFoundError | ModuleNotFoundError):
+            return _fail(str(error), 2)
+        raise
+
+
+def make_parser(name: str, verb: ModuleType) -> argparse.ArgumentParser:
+    """Return a verb's own parser."""
+    parser = argparse.ArgumentParser(
+        prog=f"psuedoptimal {name}", description=VERBS[name][1][:1].upper() + VERBS[name][1][1:] + ".",
+        allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(verb=name)
+    verb.add_arguments(parser)
+    return parser
+
+
+def overview() -> str:
+    """Return the help of the whole command."""
+    verbs = "\n".join(f"  {name:<10}{what}" for name, (_, what) in VERBS.items())
+    return (
+        "usage: psuedoptimal VERB ...\n\nA student invents messages, something frozen decodes them, an "
+        f"isolated judge says whether it worked.\n\nverbs:\n{verbs}\n\nexample:\n  psuedoptimal demo"
+    )
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"psuedoptimal: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

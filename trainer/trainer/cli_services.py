@@ -1,0 +1,151 @@
+"""`psuedoptimal serve|decode|judge`: run a service, or ask one a single thing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from shared.clients import DecoderClient, SandboxClient, run
+from shared.wire import JudgeJob, Limits, Program, Verdict
+from trainer.config import ConfigError
+from trainer.config_text import Data
+from trainer.supervise import command as service_command
+from trainer.tasks.sources import SPLITS, load_tasks
+from trainer.tasks.task import Task
+
+DECODER_URL, SANDBOX_URL = "http://127.0.0.1:8001", "http://127.0.0.1:8002"
+DEADLINE_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb that the parser is for."""
+    match parser.get_default("verb"):
+        case "serve":
+            parser.add_argument("room", choices=["decoder", "sandbox"])
+            parser.add_argument("--port", type=int, help="port [8001 decoder, 8002 sandbox]")
+            parser.add_argument(
+                "--model", help="decoder: model folder or hub name, `echo` for none [the starter]"
+            )
+            parser.epilog = (
+                "Every other setting is an environment variable of the service (DECODER_*, SANDBOX_*).\n\n"
+                "example:\n  psuedoptimal serve sandbox --port 8002"
+            )
+        case "decode":
+            parser.add_argument(
+                "messages", nargs="*", metavar="MESSAGE", help="one or several; none reads stdin"
+            )
+            parser.add_argument(
+                "--max-new-tokens", type=int, default=512, help="tokens a program may have [512]"
+            )
+            _add_common(parser, "decoder", DECODER_URL)
+            parser.epilog = 'example:\n  psuedoptimal decode "f(n) even sum"'
+        case _:
+            parser.add_argument("program", nargs="?", type=Path, help="a Python file; none reads stdin")
+            parser.add_argument(
+                "--test", action="append", default=[], help="an assert statement; may be repeated"
+            )
+            parser.add_argument(
+                "--task", help="take the tests of this task, e.g. starter task ids from `tasks`"
+            )
+            parser.add_argument("--dataset", default="starter", help="the data set of --task [starter]")
+            parser.add_argument("--setup", default="", help="code the tests need, run before the program")
+            _add_common(parser, "sandbox", SANDBOX_URL)
+            parser.epilog = (
+                "example:\n  echo 'def f(n): return n * 2' | psuedoptimal judge --test 'assert f(2) == 4'"
+            )
+
+
+def _add_common(parser: argparse.ArgumentParser, room: str, url: str) -> None:
+    parser.add_argument(f"--{room}-url", dest="url", default=url, help=f"[{url}]")
+    parser.add_argument("--token-file", type=Path, help="file with the service's bearer token")
+    parser.add_argument("--json", action="store_true", help="the service's own answer, as JSON")
+
+
+def command(args: argparse.Namespace) -> int:
+    """Do what the verb says. `judge` returns 1 if a test did not pass."""
+    match args.verb:
+        case "serve":
+            return serve(args.room, args.port, args.model)
+        case "decode":
+            return _decode(args)
+        case _:
+            return _judge(args)
+
+
+def serve(room: str, port: int | None, model: str | None) -> int:
+    """Become the service: this process is replaced by it."""
+    if model and room != "decoder":
+        raise ConfigError("--model is for the decoder; the sandbox has none")
+    prefix = room.upper()
+    if port is not None:
+        os.environ[f"{prefix}_PORT"] = str(port)
+    if model:
+        from trainer.supervise import decoder_environment
+
+        os.environ.update(decoder_environment(model))
+    sys.stdout.flush()
+    found = service_command(room)
+    os.execv(found[0], found)
+
+
+def _decode(args: argparse.Namespace) -> int:
+    messages = args.messages or [line.rstrip("\n") for line in sys.stdin]
+    if not messages:
+        raise ConfigError("no message; give one, or one per line on stdin")
+
+    async def ask() -> list[Program]:
+        async with DecoderClient(args.url, token=_token(args), deadline_s=DEADLINE_S) as decoder:
+            return await decoder.decode(messages, max_new_tokens=args.max_new_tokens)
+
+    for message, program in zip(messages, run(ask()), strict=True):
+        if args.json:
+            print(json.dumps({"message": message, **program.model_dump()}, ensure_ascii=False))
+        else:
+            print(program.text)
+    return 0
+
+
+def _judge(args: argparse.Namespace) -> int:
+    program = args.program.read_text(encoding="utf-8") if args.program else sys.stdin.read()
+    tests, setup = list(args.test), args.setup
+    if args.task:
+        task = _find(args.dataset, args.task)
+        tests, setup = [*tests, *task.tests], f"{task.setup}\n{setup}".strip()
+    if not tests:
+        raise ConfigError("no test; give --test 'assert f(1) == 2' or --task ID")
+    job = JudgeJob(program=program, tests=tests, setup=setup, limits=Limits())
+
+    async def ask() -> list[Verdict]:
+        async with SandboxClient(args.url, token=_token(args), deadline_s=DEADLINE_S) as sandbox:
+            return await sandbox.judge([job])
+
+    verdict = run(ask())[0]
+    if args.json:
+        print(verdict.model_dump_json())
+    else:
+        print(f"{verdict.outcome}  (jail {verdict.jail}, assurance {verdict.assurance})")
+        for test, result in zip(tests, verdict.tests, strict=True):
+            print(
+                f"  {result.outcome:<8}{test}" + (f"\n          {result.message}" if result.message else "")
+            )
+    return 0 if verdict.passed else 1
+
+
+def _find(dataset: str, task_id: str) -> Task:
+    for split in SPLITS:
+        for task in load_tasks(Data.model_validate({"dataset": dataset}), split):
+            if task.task_id == task_id:
+                return task
+    raise ConfigError(
+        f"--task {task_id}: not in {dataset}; `psuedoptimal tasks --dataset {dataset}` shows some"
+    )
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    try:
+        return args.token_file.read_text(encoding="utf-8").strip() if args.token_file else None
+    except OSError as error:
+        raise ConfigError(f"--token-file {args.token_file}: {error.strerror}") from error

@@ -1,0 +1,140 @@
+"""`psuedoptimal train text`: read the settings, make or open the run folder, start what is missing, train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
+from trainer.config_text import Services, TextConfig
+from trainer.runs import Run
+from trainer.supervise import services
+
+if TYPE_CHECKING:
+    from trainer.channels.text.trainer import Ended
+
+DEFAULT_CONFIG = Path("psuedoptimal.yaml")
+# What --debug shrinks; flags still win.
+DEBUG = {
+    "max_steps": 4, "train_tasks": 16, "validation_tasks": 8, "heldout_tasks": 16, "num_generations": 2,
+    "max_completion_length": 128, "eval_steps": 2, "save_steps": 2, "logging_steps": 1, "example_steps": 2,
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the channel, and one flag per setting."""
+    parser.add_argument("channel", choices=["text"], help="which experiment")
+    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE",
+                        help="YAML settings; may be repeated, the last wins [psuedoptimal.yaml]")  # fmt: skip
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run from its last whole checkpoint"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the resolved settings and end")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_flags(parser, TextConfig)
+    parser.usage = "%(prog)s text [--config FILE] [--resume RUN] [--SETTING VALUE ...]"
+    parser.set_defaults(parser=parser)
+    parser.epilog = (
+        "examples:\n  psuedoptimal train text --config starter-text.yaml --max-steps 20\n"
+        "  accelerate launch -m trainer.cli train text --name big \\\n"
+        "      --decoder-url http://gpu:8001 --sandbox-url http://box:8002"
+    )
+
+
+def command(args: argparse.Namespace) -> int:
+    """Train, and print the summary. Returns 0, 1, or 128 + the signal that stopped it."""
+    config = resumed_config(args) if args.resume else new_config(args)
+    if args.print_config:
+        print(dump_yaml(config), end="")
+        return 0
+    ended = start(config, resume=args.resume)
+    return finish(ended, as_json=args.json)
+
+
+def new_config(args: argparse.Namespace) -> TextConfig:
+    """Return the settings of a new run. Raises ConfigError."""
+    flags = given_flags(TextConfig, args)
+    files = args.config or [DEFAULT_CONFIG]
+    config = resolve(TextConfig, files, flags)
+    return resolve(TextConfig, files, flags, DEBUG) if config.debug else config
+
+
+def resumed_config(args: argparse.Namespace) -> TextConfig:
+    """Return the settings of the run to go on with; only where the services are may have changed.
+
+    raises  ConfigError if the command line changes anything else
+    """
+    flags = given_flags(TextConfig, args)
+    changed = sorted(set(flags) - set(Services.model_fields) | ({"config"} if args.config else set()))
+    if changed:
+        raise ConfigError(
+            f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
+            f"--config {args.resume}/config.yaml"
+        )
+    return resolve(TextConfig, [Run.open(args.resume).folder / "config.yaml"], flags)
+
+
+def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
+    """Make or open the run folder, start the services that have no URL, and train. Returns how it ended."""
+    if config.device == "cpu":
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    signal.signal(signal.SIGTERM, _terminated)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1 and not (config.decoder_url and config.sandbox_url):
+        raise ConfigError("several processes need services they share: give --decoder-url and --sandbox-url")
+    if ranks > 1 and not (resume or config.name):
+        raise ConfigError("several processes need to agree on a run folder: give --name")
+    run, checkpoint, folder = _folder(config, resume)
+    print(f"run folder: {folder}", file=sys.stderr)
+    with services(folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
+        from trainer.channels.text.trainer import train
+
+        located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
+        return train(located, run, folder, checkpoint)
+
+
+def _folder(config: TextConfig, resume: Path | None) -> tuple[Run | None, Path | None, Path]:
+    """Return the run (None on every rank but the first), the checkpoint to go on from, and the folder."""
+    main = int(os.environ.get("RANK", "0")) == 0
+    if resume is not None:
+        run = Run.open(resume)
+        if not main:
+            complete = run.complete_checkpoints()
+            return None, complete[-1] if complete else None, resume
+        return run, run.rewind(), resume
+    if not main:
+        return None, None, config.runs / str(config.name)
+    print(dump_yaml(config), file=sys.stderr)
+    run = Run.create(config.runs, config.name, config, prefix="text")
+    return run, None, run.folder
+
+
+def finish(ended: Ended, *, as_json: bool) -> int:
+    """Print how a run ended; return its exit code."""
+    if ended.reason:
+        print(f"psuedoptimal: {ended.reason}", file=sys.stderr)
+    if ended.summary is not None:
+        print(json.dumps(ended.summary, indent=2) if as_json else as_text(ended.summary))
+    return ended.code
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """Return a summary for a person."""
+    held, before = summary["heldout"], summary["untrained"]
+    return "\n".join([
+        f"{'held-out, greedy':<20}{'pass rate':>10}{'tokens':>9}",
+        f"{'untrained student':<20}{before['pass_rate']:>10.3f}{before['tokens_per_message']:>9.1f}",
+        f"{'trained student':<20}{held['pass_rate']:>10.3f}{held['tokens_per_message']:>9.1f}",
+        f"{held['compression_vs_untrained'] or 0:.2f} times fewer tokens on {held['n']} tasks",
+    ])  # fmt: skip
+
+
+def _terminated(*_: object) -> None:
+    """SIGTERM outside of a step: leave through every `finally`, so that no service stays behind."""
+    raise SystemExit(143)

@@ -1,0 +1,195 @@
+"""The run folder: what a run writes, where, and how it is continued. Holds no model and imports no torch.
+
+    runs/<name>/config.yaml      the resolved settings; `--config` reads them back
+                services.json    who decoded and who judged: ModelCard and Capabilities
+                metrics.jsonl    one object per step
+                episodes.jsonl   one object per message
+                heldout.jsonl    one object per held-out message of every evaluation
+                evaluations.jsonl  one object per evaluation
+                checkpoints/     checkpoint-N to resume from, best to use
+                summary.json     what the run came to
+
+A line is written whole or not at all, and a resumed run first drops the lines of steps it will take again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.config import ConfigError, Section, dump_yaml
+
+COMPLETE = "complete.json"
+STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
+
+
+class DiskFull(OSError):
+    """There is no room left; what was written before is whole."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one it came from, says that the disk is full; libraries hide the errno."""
+    while error is not None:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Run:
+    """One run folder. Only the main process of a run may write to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The weights that won on the held-out front."""
+        return self.checkpoints / "best"
+
+    @classmethod
+    def create(cls, root: Path, name: str | None, config: Section, *, prefix: str = "run") -> Run:
+        """Make a new run folder and write its config.
+
+        name    None makes one up from the prefix and the time
+        raises  ConfigError if a run of that name exists
+        """
+        folder = root / (name or f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            raise ConfigError(
+                f"{folder}: there is a run of that name; use `--resume {folder}` or another --name"
+            ) from error
+        run = cls(folder)
+        run.checkpoints.mkdir()
+        run.write_text("config.yaml", dump_yaml(config))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return an existing run. Raises ConfigError if the folder is none."""
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(
+                f"{folder}: no run here (no config.yaml); `ls {folder.parent}` shows what there is"
+            )
+        return cls(folder)
+
+    # --- writing ---
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file whole: a reader sees the old one or the new one. Raises DiskFull."""
+        path = self.folder / name
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _explained(error, path) from error
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file whole. Raises DiskFull."""
+        return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append one JSON line per row: all of them, or none. Raises DiskFull."""
+        if rows:
+            append_lines(self.folder / name, rows)
+
+    # --- reading ---
+
+    def rows(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the objects of a .jsonl file; nothing if it is not there, and no torn last line."""
+        path = self.folder / name
+        if path.is_file():
+            with path.open(encoding="utf-8") as lines:
+                yield from (json.loads(line) for line in lines if line.endswith("\n"))
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's value, or None if it is not there."""
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    # --- checkpoints ---
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Return the checkpoints that were written to the end, oldest first."""
+        found = [p.parent for p in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
+        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+    def rewind(self) -> Path | None:
+        """Prepare to resume: drop half-written checkpoints, and the lines of steps after the last whole one.
+
+        returns  the checkpoint to resume from, or None to start over
+        """
+        complete = self.complete_checkpoints()
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            if folder not in complete:
+                shutil.rmtree(folder)
+        step = int(complete[-1].name.rpartition("-")[2]) if complete else -1
+        for name in STEPPED:
+            truncate_after(self.folder / name, step)
+        return complete[-1] if complete else None
+
+
+def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows as JSON lines; a failed write leaves the file as it was. Raises DiskFull."""
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "replace")
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+    except OSError as error:
+        # Where even this fails, the line stays torn: readers and `rewind` leave a torn last line out.
+        with contextlib.suppress(OSError):
+            os.truncate(path, before)
+        raise _explained(error, path) from error
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step` and a torn last line; lines stand in the order of their steps."""
+    if not path.is_file():
+        return
+    kept = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            kept += len(line)
+    os.truncate(path, kept)
+
+
+def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Write what a whole checkpoint ends with: our own state, in the file that says it is whole.
+
+    checkpoint  the folder, with everything else already in it
+    state       what our controllers need to go on, JSON
+    """
+    partial = checkpoint / f".{COMPLETE}.partial"
+    partial.write_text(json.dumps(state), encoding="utf-8")
+    partial.replace(checkpoint / COMPLETE)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the state that mark_complete wrote."""
+    state: dict[str, Any] = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    return state
+
+
+def _explained(error: OSError, path: Path) -> OSError:
+    if not is_disk_full(error):
+        return error
+    return DiskFull(errno.ENOSPC, "the disk is full; make room and go on with --resume", str(path))

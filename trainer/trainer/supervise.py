@@ -1,0 +1,155 @@
+"""Start the decoder and the sandbox as processes of their own, on free loopback ports, and end them again.
+
+They are started by their module's name and spoken to over HTTP; nothing of them is imported. They die with
+the process that started them, even if that one is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from shared.errors import Unavailable
+
+PR_SET_PDEATHSIG = 1
+READY_S, STOP_S, POLL_S = 600.0, 10.0, 0.1
+
+
+class Service:
+    """One service process.
+
+    room         decoder or sandbox
+    log          the file its output goes to
+    environment  added to ours, e.g. {"DECODER_MODEL": ...}
+    """
+
+    def __init__(
+        self, room: str, log: Path, environment: Mapping[str, str] | None = None, port: int = 0
+    ) -> None:
+        self.room, self.log, self.port = room, log, port or free_port()
+        self.environment = dict(environment or {})
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process; `wait_ready` waits for it."""
+        prefix = self.room.upper()
+        own = {f"{prefix}_HOST": "127.0.0.1", f"{prefix}_PORT": str(self.port), "OMP_NUM_THREADS": "1",
+               "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal is for the trainer, which still needs its services.
+            self.process = subprocess.Popen(
+                command(self.room), env={**os.environ, **own, **self.environment}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until it takes requests. Raises Unavailable, quoting its log, if it ends or takes too long."""
+        end = time.monotonic() + timeout_s
+        while not is_ready(self.url):
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise Unavailable(f"the {self.room} ended with code {self.process.returncode}: {self.tail()}",
+                                  hint=f"see {self.log}")  # fmt: skip
+            if time.monotonic() > end:
+                raise Unavailable(f"the {self.room} is not ready after {timeout_s:g} s: {self.tail()}",
+                                  hint=f"see {self.log}")  # fmt: skip
+            time.sleep(POLL_S)
+
+    def tail(self, lines: int = 5) -> str:
+        """Return the end of its log."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """End it: drain, then kill. A service that is not running is left alone."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def decoder_environment(generator_model: str | None) -> dict[str, str]:
+    """Return the decoder's variables for a generator: None or `starter` is its own, `echo` is no model."""
+    match generator_model:
+        case None | "starter":
+            return {}
+        case "echo":
+            return {"DECODER_ENGINE": "echo"}
+        case model:
+            return {"DECODER_ENGINE": "hf", "DECODER_MODEL": model}
+
+
+def command(room: str) -> list[str]:
+    """Return the command that serves a room."""
+    return [sys.executable, "-m", f"{room}_service"]
+
+
+def is_ready(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether a service takes requests."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=timeout_s, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def free_port() -> int:
+    """Return a port nobody listens on. If another process takes it first, the service says so and ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    """Runs in the child, before exec: a trainer that is killed leaves no services behind (Linux only)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def services(
+    logs: Path, generator_model: str | None, decoder_url: list[str] | None, sandbox_url: list[str] | None
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Give the URLs of both services, starting those that are not given.
+
+    raises   Unavailable if one that is started does not come up
+    """
+    with contextlib.ExitStack() as stack:
+        started = []
+        if not decoder_url:
+            started.append(Service("decoder", logs / "decoder.log", decoder_environment(generator_model)))
+        if not sandbox_url:
+            started.append(Service("sandbox", logs / "sandbox.log"))
+        for service in started:
+            stack.callback(service.stop)
+            service.start()
+        for service in started:
+            service.wait_ready()
+        made = {service.room: [service.url] for service in started}
+        yield decoder_url or made["decoder"], sandbox_url or made["sandbox"]
