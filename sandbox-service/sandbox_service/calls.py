@@ -69,7 +69,7 @@ class Calls(ast.NodeTransformer):
             else:
                 raise NotSplit(statement.lineno, f"`{ast.unparse(statement)}` is not available to the judge")
 
-    def _is_candidates(self, name: str) -> bool:
+    def is_candidates(self, name: str) -> bool:
         if name in self.bound or name in self.locals or name in self.aliases or name in self.inline:
             return False
         return name in self.entries or name in self.setup or name not in ALL_BUILTINS
@@ -150,7 +150,7 @@ class Calls(ast.NodeTransformer):
             links.append(last.func if isinstance(last, ast.Call) else last.value)
         root = links.pop()
         if isinstance(root, ast.Name):
-            if self._is_candidates(root.id) and not self._is_module_use(root.id, links):
+            if self.is_candidates(root.id) and not self._is_module_use(root.id, links):
                 return self._take(root, links)
             if (
                 root.id not in self.bound
@@ -160,14 +160,18 @@ class Calls(ast.NodeTransformer):
                 module = self.aliases.get(root.id, (root.id, ""))
                 if module[0] in MODULES and not module[1]:
                     return self._module(module[0], links)
-            if root.id in ALL_BUILTINS - BUILTINS and self._is_unknown(root.id):
+            if root.id in ALL_BUILTINS - BUILTINS and root.id not in {
+                *self.bound,
+                *self.locals,
+                *self.aliases,
+            }:
                 raise NotSplit(root.lineno, f"`{root.id}` is not a builtin the judge evaluates")
-        if isinstance(node, ast.Attribute) and not is_plain_attribute(node.attr):
-            raise NotSplit(node.lineno, f"the attribute `{node.attr}` is not read in the judge")
+        if isinstance(node, ast.Attribute):
+            held = self.locals.get(root.id) if isinstance(root, ast.Name) else None
+            foreign = held is not None and held.value is None and node.attr not in VALUE_ATTRIBUTES
+            if foreign or not is_plain_attribute(node.attr):
+                raise NotSplit(node.lineno, f"the attribute `{node.attr}` is not read in the judge")
         return self.generic_visit(node)
-
-    def _is_unknown(self, name: str) -> bool:
-        return name not in self.bound and name not in self.locals and name not in self.aliases
 
     def _is_module_use(self, name: str, links: list[ast.expr]) -> bool:
         return name in MODULES and name not in self.setup and isinstance(links[-1], ast.Attribute)
@@ -179,15 +183,7 @@ class Calls(ast.NodeTransformer):
         if first.attr not in MODULES[module]:
             raise NotSplit(first.lineno, f"`{module}.{first.attr}` is not available to the judge")
         first.value = ast.Name(module, ast.Load())
-        for link in links[:-1]:
-            if isinstance(link, ast.Attribute) and not is_plain_attribute(link.attr):
-                raise NotSplit(link.lineno, f"the attribute `{link.attr}` is not read in the judge")
-            if isinstance(link, ast.Call):
-                link.args = [self.visit(one) for one in link.args]
-                link.keywords = [self.visit(one) for one in link.keywords]
-            elif isinstance(link, ast.Subscript):
-                link.slice = self.visit(link.slice)
-        return links[0]
+        return self._rest(links[:-1]) if links[1:] else first
 
     def _take(self, root: ast.Name, links: list[ast.expr]) -> ast.AST:
         """Make a hole of the candidate's part of a chain (links are outermost first), visit what remains."""
@@ -209,6 +205,8 @@ class Calls(ast.NodeTransformer):
     def _rest(self, links: list[ast.expr]) -> ast.AST:
         """Visit the judge's part of a chain: methods of plain values, subscripts, and their arguments."""
         for link in reversed(links):
+            if isinstance(link, ast.Attribute) and not is_plain_attribute(link.attr):
+                raise NotSplit(link.lineno, f"the attribute `{link.attr}` is not read in the judge")
             if isinstance(link, ast.Call):
                 link.args = [self.visit(one) for one in link.args]
                 link.keywords = [self.visit(one) for one in link.keywords]
@@ -229,7 +227,7 @@ class Calls(ast.NodeTransformer):
             part for part in ast.walk(links[first]) if isinstance(part, ast.Call) and part is not links[first]
         ]
         if through and any(
-            self._is_candidates(call.func.id) for call in inner if isinstance(call.func, ast.Name)
+            self.is_candidates(call.func.id) for call in inner if isinstance(call.func, ast.Name)
         ):
             raise NotSplit(
                 root.lineno, f"`{root.id}` would be given what the program returned, and run beside it"

@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.errors import Broken
-
 from sandbox_service.judge_worker import HEADER, Finding
 from sandbox_service.run import Answer
+from shared.errors import Broken
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +161,7 @@ class JudgeLink:
             )
             return
         else:
+            log.warning("one verdict's values ended the judge's worker twice, exit %s", code)
             _give_up(head, f"it ended the worker, exit {code}")
         batch.pop(0)
         if not head.done.done():

@@ -26,7 +26,7 @@ _ERRORS = tuple(
     if isinstance(value, type) and issubclass(value, BaseException)
 )
 BUILTINS = frozenset(_COMPUTING + _ERRORS)
-ALL_BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
+ALL_BUILTINS = frozenset(vars(builtins))
 
 _MODULES = (
     "bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq",

@@ -207,7 +207,7 @@ class _Writer:
             return ["td", hex(value.days), hex(value.seconds), hex(value.microseconds)]
         for tag, owner in (("dt", datetime.datetime), ("date", datetime.date), ("time", datetime.time)):
             if kind is owner:
-                return [tag, value.isoformat()] if getattr(value, "fold", 0) == 0 else None
+                return [tag, value.isoformat()]  # without `fold`, which equality of such values does not see
         return None
 
 

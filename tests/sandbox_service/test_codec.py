@@ -1,0 +1,323 @@
+"""The codec: what a candidate's values become, and what hostile bytes do not."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import datetime
+import decimal
+import enum
+import fractions
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_service.decode import CodecError, Opaque, decode, parse
+from sandbox_service.inside.codec import MAX_BYTES, encode
+
+texts = st.text(st.characters(exclude_categories=()))  # lone surrogates included
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts | st.binary()
+    | st.complex_numbers(allow_nan=False) | st.just(...) | st.builds(bytearray, st.binary())
+    | st.builds(range, st.integers(), st.integers(), st.integers(1, 9))
+    | st.decimals(allow_nan=False) | st.fractions() | st.datetimes() | st.dates() | st.times()
+    | st.timedeltas()
+)  # fmt: skip
+hashables = st.recursive(
+    scalars.filter(lambda value: not isinstance(value, bytearray)),
+    lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=4),
+    max_leaves=5,
+)
+values = st.recursive(
+    scalars | hashables,
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.tuples(inner, inner)
+        | st.dictionaries(hashables, inner, max_size=5)
+        | st.sets(hashables, max_size=5)
+        | st.builds(collections.deque, st.lists(inner, max_size=5))
+    ),
+    max_leaves=20,
+)
+
+
+def types_of(value: Any) -> Any:
+    """Return the types of a value all the way down, as == calls 1 and True and 1.0 the same."""
+    if isinstance(value, list | tuple | collections.deque):
+        return type(value), [types_of(one) for one in value]
+    if isinstance(value, dict):
+        return dict, [(types_of(key), types_of(one)) for key, one in value.items()]
+    if isinstance(value, set | frozenset):
+        return type(value), sorted(repr(types_of(one)) for one in value)
+    return type(value)
+
+
+@given(values)
+def test_a_plain_value_comes_back_equal_and_of_the_same_types(value: Any) -> None:
+    back = decode(encode(value))
+    assert back == value
+    assert types_of(back) == types_of(value)
+
+
+@given(values)
+def test_encoding_is_repeatable_after_a_round_trip(value: Any) -> None:
+    once = encode(value)
+    assert sorted(encode(decode(once))) == sorted(once)
+
+
+@given(
+    st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
+)
+def test_arbitrary_bytes_are_refused_and_nothing_else(data: bytes) -> None:
+    with contextlib.suppress(CodecError):
+        decode(data)
+
+
+tags = st.sampled_from(
+    re.findall(r"\w+", "N B i f s u b ba c l t S F d r E it dk dv di dq dec frac dt date time td x q")
+)
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 12) | st.text(max_size=8)
+    | st.sampled_from(["0x1", "-0x0", "0x01", "nan", "0x1.8p+1", "0x1.8p+9999", "AA==", "2020-13-01",
+    "1E+5", "NaN"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.tuples(
+        tags, inner
+    ).map(list)
+    | st.tuples(
+        tags,
+        inner, inner, inner,
+    ).map(list),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@given(trees)
+def test_trees_of_known_tags_in_wrong_places_are_refused_and_nothing_else(tree: Any) -> None:
+    with contextlib.suppress(CodecError):
+        decode(json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"1", b"[]", b'{"i":1}', b'["i",1]', b'["i","1"]', b'["i","0x01"]', b'["i","0X1"]',
+        b'["i","0x1",0]',
+        b'["f",1.0]', b'["f","1.0"]', b'["f","0x1p3"]', b"NaN", b'["f",NaN]', b'["B",2]', b'["B",true]',
+        b'["N",1]',
+        b'["s","\\ud800"]', '["s","é"]'.encode("latin-1"), b'["u","!"]', b'["b","AA="]', b'["l",["N"]]',
+        b'["l",{}]',
+        b'["S",[["l",[]]]]', b'["S",[["i","0x1"],["i","0x1"]]]', b'["S",[["i","0x1"],["B",1]]]',
+        b'["d",[[["i","0x1"],["N"]],[["i","0x1"],["N"]]]]', b'["d",[[["l",[]],["N"]]]]', b'["d",[[["N"]]]]',
+        b'["r","0x0","0x1","0x0"]', b'["frac","0x1","0x0"]', b'["dt","2020-13-01T00:00:00"]', b'["zz",1]',
+        b'["x",1]',
+        b'["dec","1e5;"]', b'["td","0xffffffffffff","0x0","0x0"]', b'["N"] x', b'["N"]["N"]', b"[" * 100_000,
+        b'["l",[' * 62 + b"]]" * 62, b'["i","0x1' + b"0" * 50_001 + b'"]',
+        b'["s","' + b"a" * MAX_BYTES + b'"]',
+        b'["l",[' + b",".join([b'["N"]'] * 100_001) + b"]]", b"1" * 10_000,
+    ],
+)  # fmt: skip
+def test_bytes_the_encoder_would_not_write_are_refused(data: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode(data)
+
+
+def test_nan_and_signed_zero_and_infinity_survive() -> None:
+    assert math.isnan(decode(encode(math.nan)))
+    assert math.copysign(1, decode(encode(-0.0))) == -1
+    assert decode(encode([math.inf, -math.inf])) == [math.inf, -math.inf]
+
+
+class AlwaysEqual:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = object.__hash__
+
+
+def test_an_always_equal_object_equals_nothing() -> None:
+    for value in (AlwaysEqual(), [AlwaysEqual()], {1: AlwaysEqual()}, (AlwaysEqual(),)):
+        back = decode(encode(value))
+        assert back != value or not isinstance(back, Opaque)
+        for expected in (1, "a", [1], {1: 1}, (1,), None, back if isinstance(back, Opaque) else 0):
+            assert not back == expected  # noqa: SIM201
+            assert back != expected
+
+
+def test_subclasses_fall_to_their_base_whatever_they_override() -> None:
+    def lie(*_: object) -> Any:
+        raise AssertionError("asked")
+
+    everything = (
+        "__eq__ __hash__ __len__ __iter__ __getitem__ __int__ __index__ __str__ __repr__ __float__ items keys"
+    )
+    for base, value in (
+        (int, 7), (float, 2.5), (str, "abc"), (bytes, b"ab"), (bytearray, b"ab"), (list, [1, 2]), (tuple,
+        (1, 2)),
+        (dict, {1: 2}), (set, {1}), (frozenset, {1}), (complex, 2j), (collections.deque, [1]),
+    ):  # fmt: skip
+        kind = type("Liar", (base,), {})
+        liar = kind(value)
+        for name in everything.split():
+            setattr(kind, name, lie)
+        back = decode(encode(liar))
+        assert type(back) is base
+        assert back == base(value)
+
+
+def test_library_subclasses_fall_to_their_base() -> None:
+    point = collections.namedtuple("point", "x y")
+
+    class Colour(enum.IntEnum):
+        RED = 3
+
+    assert decode(encode(collections.Counter("aab"))) == {"a": 2, "b": 1}
+    assert decode(encode(collections.defaultdict(list, {1: [2]}))) == {1: [2]}
+    assert decode(encode(point(1, 2))) == (1, 2)
+    assert decode(encode(Colour.RED)) == 3
+
+
+def test_iterators_are_read_once_and_stay_iterators() -> None:
+    for made in ((i for i in range(3)), map(int, "012"), filter(lambda i: i < 3, range(9)), iter([0, 1, 2])):
+        back = decode(encode(made))
+        assert back != [0, 1, 2]
+        assert list(back) == [0, 1, 2]
+    assert list(decode(encode(zip("a", "b", strict=True)))) == [("a", "b")]
+    assert decode(encode({1: 2}.keys())) == {1}
+    assert decode(encode({1: 2}.items())) == {(1, 2)}
+    assert list(decode(encode({1: 2}.values()))) == [2]
+
+
+def test_an_endless_or_breaking_iterator_is_opaque() -> None:
+    def endless() -> Any:
+        while True:
+            yield 1
+
+    def breaking() -> Any:
+        yield 1
+        raise SystemError
+
+    assert isinstance(decode(encode(endless())), Opaque)
+    assert isinstance(decode(encode(breaking())), Opaque)
+
+
+def test_a_value_over_a_budget_is_opaque() -> None:
+    deep: Any = []
+    for _ in range(100):
+        deep = [deep]
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    shared: Any = [0] * 10
+    for _ in range(20):
+        shared = [shared] * 10
+    for value in (
+        deep,
+        cycle,
+        shared,
+        "a" * MAX_BYTES,
+        "é" * 500_000,
+        b"a" * MAX_BYTES,
+        1 << 300_000,
+        [0] * 100_001,
+    ):
+        data = encode(value)
+        assert len(data) < 300
+        assert isinstance(decode(data), Opaque)
+
+
+class Hostile(type):
+    """A metaclass that lies about everything and raises at the rest."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in ("__mro__", "__name__", "__module__", "__dict__"):
+            raise SystemExit(name)
+        return super().__getattribute__(name)
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __hash__(cls) -> int:
+        raise SystemExit("hash")
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def _raise(*_: object) -> Any:
+    raise SystemExit(0)
+
+
+def test_encode_never_raises_for_hostile_objects() -> None:
+    names = (
+        "__eq__ __ne__ __hash__ __len__ __iter__ __next__ __bool__ __getattr__ __repr__ __str__ __reduce__ "
+        "__class__ __contains__ __getitem__ __index__ __int__ __float__ __bytes__ keys items"
+    )
+    space: dict[str, Any] = {
+        name: property(_raise) if name == "__class__" else _raise for name in names.split()
+    }
+    for bases in ((), (int,), (str,), (list,), (dict,), (set,), (tuple,), (datetime.date,)):
+        kind = Hostile("Hostile", bases, space | {"__module__": 3})
+        made = bases[0].__new__(kind, 2020, 1, 1) if bases == (datetime.date,) else None
+        made = made if made is not None else (bases[0].__new__(kind) if bases else object.__new__(kind))
+        for value in (made, [made], (made, 1), {1: made}):
+            decode(encode(value))
+
+
+def test_a_spoofed_class_stays_what_it_is() -> None:
+    class Spoof:
+        @property
+        def __class__(self) -> Any:
+            return int
+
+    assert isinstance(Spoof(), int)
+    assert isinstance(decode(encode(Spoof())), Opaque)
+
+
+def test_keys_that_are_equal_once_rebuilt_are_refused() -> None:
+    class Key(int):
+        def __hash__(self) -> int:
+            return 99
+
+        def __eq__(self, other: object) -> bool:
+            return False
+
+    with pytest.raises(CodecError):
+        decode(encode({Key(1): 2, Key(1): 3}))
+    with pytest.raises(CodecError):
+        decode(encode({Key(1), Key(1)}))
+
+
+def test_an_opaque_object_has_the_truth_it_claims_and_no_more() -> None:
+    assert decode(encode(re.match("a", "a")))
+    assert not decode(encode(type("Empty", (), {"__len__": lambda self: 0})()))
+    with pytest.raises(TypeError):
+        bool(decode(encode(type("Odd", (), {"__bool__": _raise_value})())))
+
+
+def _raise_value(*_: object) -> Any:
+    raise ValueError
+
+
+def test_library_values_keep_their_type() -> None:
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    for value in (
+        decimal.Decimal("1.10"), decimal.Decimal("-1E-7"), decimal.Decimal("Infinity"),
+        fractions.Fraction(-1, 3),
+        datetime.datetime(2020, 1, 2, 3, 4, 5, 6, zone), datetime.date.min, datetime.time.max,
+        datetime.timedelta.min,
+    ):  # fmt: skip
+        back = decode(encode(value))
+        assert back == value
+        assert type(back) is type(value)
+        assert str(back) == str(value)
+
+
+def test_parse_gives_the_tree_without_making_values() -> None:
+    assert parse(encode({1: [2.0]})) == ["d", [[["i", "0x1"], ["l", [["f", "0x1.0000000000000p+1"]]]]]]
+    with pytest.raises(CodecError):
+        parse(b'{"a":1}')
