@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Broken, RequestRefused, RoomError, TooLarge, Unauthorized, Unavailable
-from shared.problems import problem_response, shorten
+from shared.problems import problem_response, record, shorten
 from shared.settings import ServiceSettings, is_loopback
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Door:
         except RoomError as error:
             if reply.status:
                 raise
+            record(error)
             await problem_response(error)(scope, receive, reply)
         except Exception as error:
             log.exception("unhandled %s", type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Union, get_args, get_origin
@@ -16,8 +17,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from shared.errors import InvalidRequest, NoAnswer, RoomError, class_for
+from shared.errors import Broken, InvalidRequest, NoAnswer, RoomError, class_for
 from shared.wire import Problem
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
@@ -69,6 +72,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RoomError)
     async def room_error(request: Request, error: RoomError) -> JSONResponse:
+        record(error)
         return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
@@ -84,6 +88,13 @@ def add_problem_handlers(app: FastAPI) -> None:
         for name, value in (error.headers or {}).items():
             reply.headers[name] = value
         return reply
+
+
+def record(error: RoomError) -> None:
+    """Write a line about an error that leaves the service, with the traceback when the room is broken."""
+    level = logging.WARNING if error.status >= 500 else logging.INFO
+    trace = error if isinstance(error, Broken) else None
+    log.log(level, error.code, exc_info=trace, extra={"detail": shorten(str(error), 500)})
 
 
 def _named(request: Request, error: HTTPException) -> RoomError:

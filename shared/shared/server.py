@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shared.door import Traffic
 from shared.errors import RequestRefused
 from shared.logs import configure_logging
+from shared.problems import problem_response
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -29,12 +32,32 @@ CLEAN_UP_S = 10.0
 KEEP_ALIVE_S = 75
 
 
+class _Protocol(H11Protocol):
+    """HTTP/1.1, answering what is no HTTP with a problem too; uvicorn would answer with plain text."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that cannot be parsed, and close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            hint = "use an HTTP client; a header may have 64 kB, and a URL no blanks"
+            reply = problem_response(RequestRefused("this is no HTTP/1.1 request", hint=hint))
+            headers = [*reply.raw_headers, (b"connection", b"close")]
+            parts = (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=bytes(reply.body)),
+                h11.EndOfMessage(),
+            )
+            for part in parts:
+                self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """uvicorn that keeps answering while it drains, so that /readyz can say so, and then leaves with 0."""
 
     def __init__(self, app: FastAPI, settings: ServiceSettings) -> None:
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, log_config=None, access_log=False, ws="none",
+            http=_Protocol,
             lifespan="on", server_header=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=1,
         )  # fmt: skip
         super().__init__(config)
@@ -59,7 +82,7 @@ class Server(uvicorn.Server):
         """First signal: drain. Second: leave at once."""
         if self.should_exit:
             self.force_exit = True
-        self.traffic.draining = self.should_exit = True
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and say where: with port 0 nobody could know."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,12 +40,27 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         """Read the environment; on a bad value print what, the value and the way out, and exit with 2."""
+        for line in cls._misspelt():
+            print(line, file=sys.stderr)
         try:
             return cls()
         except ValidationError as error:
             for line in explain(error, cls.prefix(), cls):
                 print(line, file=sys.stderr)
             raise SystemExit(2) from None
+
+    @classmethod
+    def _misspelt(cls) -> list[str]:
+        """Variables that nearly are a setting. Only told: others may use the prefix too (DECODER_URL)."""
+        known = [f"{cls.prefix()}{name}".upper() for name in cls.model_fields]
+        lines = []
+        for name in sorted(os.environ):
+            if name.startswith(cls.prefix()) and name not in known:
+                near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+                lines += (
+                    [f"{name} is not a setting and does nothing; did you mean {near[0]}?"] if near else []
+                )
+        return lines
 
     @classmethod
     def prefix(cls) -> str:

@@ -55,7 +55,7 @@ def tagged(*, run: str = "", step: int | None = None) -> Iterator[None]:
     """Send run and step along with every request made inside, for the services' log lines."""
     tags = dict(_TAGS.get())
     if run:
-        tags["X-Run"] = run
+        tags["X-Run"] = "".join(letter if "!" <= letter <= "~" else "_" for letter in run[:100])
     if step is not None:
         tags["X-Step"] = str(step)
     token = _TAGS.set(tags)
@@ -102,6 +102,10 @@ class Transport:
         addresses = [urls] if isinstance(urls, str) else list(urls)
         if not addresses or deadline_s <= 0 or attempt_s <= 0:
             raise ValueError(f"{room}: needs a URL and times above 0, got {addresses}, {deadline_s=}")
+        if token is not None and not all("!" <= letter <= "~" for letter in token):
+            raise ValueError(
+                f"{room}: the token may hold visible ASCII letters only; strip blanks and line ends"
+            )
         self.room, self.deadline_s, self.attempt_s = room, deadline_s, attempt_s
         self.peers = [Peer(_checked_url(room, address)) for address in addresses]
         self.requests = 0
@@ -132,7 +136,7 @@ class Transport:
                 return read(await self._attempt(peer, method, path, content, headers, left))
             except NoAnswer as error:
                 now = time.monotonic()
-                peer.rested_at = now + max(error.retry_after_s or 0.0, COOL_DOWN_S)
+                peer.rested_at = now + (COOL_DOWN_S if error.retry_after_s is None else error.retry_after_s)
                 failed.add(peer)
                 pause = 0.0
                 if not any(other.rested_at <= now and other not in failed for other in self.peers):
@@ -170,7 +174,10 @@ class Transport:
         with self._lock:
             now = time.monotonic()
             fresh = [peer for peer in self.peers if peer.rested_at <= now and peer not in failed]
-            peer = min(fresh or self.peers, key=lambda each: (each.in_flight, random.random()))
+            if fresh:
+                peer = min(fresh, key=lambda each: (each.in_flight, random.random()))
+            else:
+                peer = min(self.peers, key=lambda each: (each in failed, each.rested_at, each.in_flight))
             peer.in_flight += 1
             self.requests += 1
             return peer

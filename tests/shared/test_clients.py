@@ -171,6 +171,11 @@ def test_a_url_that_is_none_is_refused_with_an_example() -> None:
             DecoderClient(url)
 
 
+def test_a_token_with_its_line_end_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="strip blanks"):
+        DecoderClient("http://127.0.0.1:9", token="abc\n")
+
+
 # --- no answer: retried ------------------------------------------------------------------------------
 
 
@@ -361,11 +366,11 @@ def test_ready_tells_and_wait_ready_waits(live: Live, echo: ModuleType, free_por
 
 def test_run_step_and_one_request_id_go_along_with_every_attempt(misbehaving: Callable[..., Any]) -> None:
     peer = misbehaving(problem(503, "unavailable"), reply("a"))
-    with tagged(run="r1", step=7):
+    with tagged(run="r\u00e91", step=7):
         run(DecoderClient(peer.url, token="t").decode(["a"]))
     first, second = (peer.seen.get()[2] for _ in range(2))
     assert first["x-request-id"] == second["x-request-id"]
-    assert (first["x-run"], first["x-step"], first["authorization"]) == ("r1", "7", "Bearer t")
+    assert (first["x-run"], first["x-step"], first["authorization"]) == ("r_1", "7", "Bearer t")
 
 
 def test_async_with_closes_the_connections(live: Live, echo: ModuleType) -> None:

@@ -111,18 +111,23 @@ def test_an_open_door_is_not_opened(start: Start, free_port: int) -> None:
 def test_every_log_line_is_json_and_carries_the_request(start: Start, free_port: int) -> None:
     process = start(free_port, ECHO_TOKEN=KEY, ECHO_HOST="0.0.0.0").wait_ready()
     headers = {"Authorization": f"Bearer {KEY}", "X-Request-ID": "id-1", "X-Run": "r9", "X-Step": "3"}
-    for path in (f"/v1/%0a{{forged}}?token={KEY}", f"/{KEY}", "/bug"):
+    for path in (f"/v1/%0a{{forged}}?token={KEY}", f"/{KEY}", "/bug", "/raise/broken"):
         httpx.get(process.url + path, headers=headers, trust_env=False)
     process.terminate()
     assert process.child.wait(20) == 0
     lines = [json.loads(line) for line in process.log.splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
-    assert len(requests) == 3
+    assert len(requests) == 4
     for line in requests:
         assert (line["request_id"], line["run"], line["step"], line["service"]) == ("id-1", "r9", "3", "echo")
         assert line["wall_ms"] > 0
-    bug = next(line for line in lines if "exception" in line)
+    bug, broken = (line for line in lines if "exception" in line)
     assert bug["request_id"] == "id-1" and "ZeroDivisionError" in bug["exception"]
+    assert (broken["event"], broken["level"], broken["detail"]) == (
+        "broken",
+        "warning",
+        "as asked; do not ask",
+    )
     assert requests[0]["path"] == "/v1/\\n{forged}"
     assert KEY not in process.log
     assert any(line["event"] == "listening" and str(free_port) in line["url"] for line in lines)

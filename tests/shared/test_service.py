@@ -142,6 +142,19 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(http: httpx.Client) -> No
     assert "Content-Type: application/json" in problem_of(reply).hint
 
 
+@pytest.mark.parametrize(
+    "junk", [b"junk\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000, b"\x16\x03\x01\x02\r\n"]
+)
+def test_what_is_no_http_is_answered_with_a_problem(http: httpx.Client, junk: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", http.base_url.port or 0), timeout=10) as raw:
+        raw.sendall(junk)
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in head
+    assert Problem.model_validate_json(body).status == 400
+
+
 def test_control_characters_of_a_request_come_back_escaped(http: httpx.Client) -> None:
     body = {"messages": ["a"], "\x1b[31mred\n": 1}
     found = problem_of(http.post("/v1/decode", json=body))

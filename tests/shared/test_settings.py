@@ -70,6 +70,16 @@ def test_an_empty_token_is_no_token(
         echo.EchoSettings(token_file=empty)
 
 
+def test_a_misspelt_variable_is_told(
+    echo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ECHO_DRIAN_S", "5")
+    monkeypatch.setenv("ECHO_SOMETHING_ELSE", "5")
+    echo.EchoSettings.load()
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["ECHO_DRIAN_S is not a setting and does nothing; did you mean ECHO_DRAIN_S?"]
+
+
 def test_a_token_is_not_shown_by_the_settings(echo: ModuleType) -> None:
     settings = echo.EchoSettings(token="hush-hush", host="0.0.0.0")
     assert "hush" not in repr(settings) + str(settings) + settings.model_dump_json()
