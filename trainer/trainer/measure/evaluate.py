@@ -20,7 +20,6 @@ from typing import Any
 
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
-
 from trainer.channels.text.exchange import Exchange, TaskRefused
 from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig

@@ -173,36 +173,29 @@ def _whiskers(frame: Frame, dot: Dot, low: float) -> None:
 
 
 def _label(dot: Dot, x: float, y: float, taken: list[Box], frame: Frame) -> str:
-    """Return the dot's name at the first place beside it where it covers nothing, and take that place."""
-    wide = len(dot.name) * CHARACTER * (1.06 if dot.big else 1.0)
-    choices = [
-        (x + 10, y + 4),
-        (x - wide - 10, y + 4),
-        (x - wide / 2, y - 11),
-        (x - wide / 2, y + 20),
-        (x + 9, y - 9),
-        (x - wide - 9, y - 9),
-        (x + 9, y + 17),
-        (x - wide - 9, y + 17),
-        (x + 10, y + 30),
-        (x - wide - 10, y + 30),
-        (x + 10, y - 22),
-        (x - wide - 10, y - 22),
-        (x - wide / 2, y - 26),
-        (x - wide / 2, y + 35),
-    ]
-    edge = Box(frame.left, frame.top - 8, frame.width - 2, frame.height - frame.bottom - 2)
+    """Return the dot's name at the nearest place beside it where it covers nothing, and take that place.
+
+    A name that had to go far is tied to its dot by a thin line.
+    """
+    wide = len(dot.name) * CHARACTER
+    choices = [(x + 10, y + 4), (x - wide - 10, y + 4), (x - wide / 2, y - 12), (x - wide / 2, y + 20)]
+    for down in (-9, 17, -22, 30, -36, 44, -50, 58, -64, 72):
+        choices += [(x + 10, y + down), (x - wide - 10, y + down)]
     boxes = [Box(left, base - 11, left + wide, base + 3) for left, base in choices]
-    inside = [
-        b.left >= edge.left and b.right <= edge.right and b.top >= edge.top and b.bottom <= edge.bottom
-        for b in boxes
-    ]
-    # The dot's own box touches every place beside it by a hair; count only what is covered.
-    best = min(range(len(boxes)), key=lambda i: (not inside[i], sum(boxes[i].meets(t) for t in taken), i))
+    floor, edge = frame.height - frame.bottom - 2, frame.width - 2
+    outside = [b.left < frame.left or b.right > edge or b.top < 0 or b.bottom > floor for b in boxes]
+    covered = [sum(box.meets(other) for other in taken) for box in boxes]
+    best = min(range(len(boxes)), key=lambda i: (outside[i], covered[i], i))
     taken.append(boxes[best])
     left, base = choices[best]
+    tie = ""
+    if abs(base - y) > 20:
+        end = left - 2 if left > x else left + wide + 2 if left + wide < x else x
+        tie = f'<path class="grid" d="M{x:.1f} {y:.1f}L{end:.1f} {base - 4:.1f}"/>'
     kind = "name" if dot.big else "label"
-    return f'<text class="{kind} k{dot.colour}" x="{left:.1f}" y="{base:.1f}">{attribute(dot.name)}</text>'
+    return (
+        tie + f'<text class="{kind} k{dot.colour}" x="{left:.1f}" y="{base:.1f}">{attribute(dot.name)}</text>'
+    )
 
 
 def legend(entries: Sequence[tuple[str, int, str]]) -> str:

@@ -39,7 +39,7 @@ margin-top:12px}
 font-variant-numeric:tabular-nums;letter-spacing:-.02em}.figures span{color:var(--soft);font-size:13px}
 .figures small{display:block;color:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}
 svg.plot{display:block;width:100%;height:auto;overflow:visible}
-.wide{overflow-x:auto;-webkit-overflow-scrolling:touch}.wide svg.plot{min-width:620px}
+.wide{overflow-x:auto;-webkit-overflow-scrolling:touch}.wide>svg.plot{min-width:620px}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:7px 10px;border-bottom:1px solid var(--edge);text-align:right;vertical-align:top;
 white-space:nowrap;
@@ -64,6 +64,9 @@ color:var(--soft)}
 .legend i{display:inline-block;width:10px;height:10px;border-radius:3px;background:var(--k);margin-right:6px}
 .legend b{color:var(--text);font-weight:550}
 details{margin-top:8px}summary{cursor:pointer;color:var(--accent);font-size:13px}
+td details{margin:0}td summary::marker{color:var(--soft)}
+summary code{color:var(--text)}
+
 dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:3px 16px;margin:0;font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .label{font-size:12px;color:var(--soft);margin:10px 0 2px}

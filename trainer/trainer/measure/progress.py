@@ -16,7 +16,8 @@ REWARD = ("reward/mean", "reward")
 PASS_RATE = ("pass_rate", "reward/pass_rate")
 TOKENS = ("message/tokens", "message/tokens/mean")
 RATIO = ("ratio", "message/ratio")
-COLOURS = 7
+# Of the runs in a shared chart; 1 is the untrained student's, and the held-out points' of a single run.
+COLOURS = (0, 2, 3, 4, 6, 5, 7)
 OUTCOMES = {
     "passed": 2,
     "failed": 1,
@@ -31,7 +32,12 @@ OUTCOMES = {
 }
 
 # The order of the layers; the update is what is left of a step.
-ROOMS = (("student samples", 0), ("decoder", 3), ("sandbox", 2), ("student is updated", 6))
+ROOMS = (("student samples", 0), ("decoder", 3), ("sandbox", 2), ("rest: student is updated", 6))
+
+
+def colour_of(place: int) -> int:
+    """Return the colour of a run among several."""
+    return COLOURS[place % len(COLOURS)]
 
 
 def figure(line: dict[str, Any], keys: Sequence[str]) -> float:
@@ -63,7 +69,7 @@ def progress_section(runs: Sequence[RunFolder]) -> str:
         lines = [
             line
             for i, run in enumerate(runs)
-            for line in _lines(run, keys, heldout, i % COLOURS if many else colour, many)
+            for line in _lines(run, keys, heldout, colour_of(i) if many else colour, many)
         ]
         cards.append(
             card(
@@ -71,7 +77,7 @@ def progress_section(runs: Sequence[RunFolder]) -> str:
                 title,
             )
         )
-    names = [(run.name, i % COLOURS, "") for i, run in enumerate(runs)] if many else []
+    names = [(run.name, colour_of(i), "") for i, run in enumerate(runs)] if many else []
     lead = (
         "Training messages are sampled: each step is the faint line, its moving mean the strong one. "
         "Ringed points are greedy messages on held-out tasks."
@@ -142,27 +148,27 @@ def _outcome_order(name: str) -> int:
 
 def seconds(run: RunFolder) -> str:
     """Return the stacked seconds of a step by room, with a legend of their totals."""
-    found = []
-    for line in run.metrics:
-        whole = figure(line, ["time/step_s"])
-        parts = [figure(line, [f"time/{name}_s"]) for name in ("sample", "decode", "sandbox")]
-        parts = [0.0 if math.isnan(value) else max(0.0, value) for value in parts]
-        if not math.isnan(whole):
-            found.append((float(line["step"]), *parts, max(0.0, whole - math.fsum(parts))))
+    found = [(float(line["step"]), parts) for line in run.metrics if (parts := _parts(line))]
     groups = thinned(len(found), 80)
     if not groups:
         return ""
-    layers = [
-        Layer(name, [mean([found[i][place] for i in group]) for group in groups], colour)
-        for place, (name, colour) in enumerate(ROOMS, 1)
-    ]
+    totals = [math.fsum(parts[place] for _, parts in found) for place in range(len(ROOMS))]
+    whole, layers, entries = math.fsum(totals) or 1.0, [], []
+    for place, ((name, colour), total) in enumerate(zip(ROOMS, totals, strict=True)):
+        if total:
+            heights = [mean([found[i][1][place] for i in group]) for group in groups]
+            layers.append(Layer(name, heights, colour))
+            entries.append((name, colour, f"{total:.0f} s · {100 * total / whole:.0f} %"))
     steps = [mean([found[i][0] for i in group]) for group in groups]
-    totals = [math.fsum(row[place] for row in found) for place in range(1, len(ROOMS) + 1)]
-    whole = math.fsum(totals) or 1.0
-    key = legend(
-        [
-            (layer.name, layer.colour, f"{total:.0f} s · {100 * total / whole:.0f} %")
-            for layer, total in zip(layers, totals, strict=True)
-        ]
-    )
-    return stack(steps, layers, title="Seconds of a step by room", y_label="seconds per step") + key
+    drawn = stack(steps, layers, title="Seconds of a step by room", y_label="seconds per step")
+    return drawn + legend(entries)
+
+
+def _parts(line: dict[str, Any]) -> list[float]:
+    """Return one step's seconds in the order of ROOMS; none if the step was not timed."""
+    whole = figure(line, ["time/step_s"])
+    if math.isnan(whole):
+        return []
+    parts = [figure(line, [f"time/{name}_s"]) for name in ("sample", "decode", "sandbox")]
+    parts = [0.0 if math.isnan(value) else max(0.0, value) for value in parts]
+    return [*parts, max(0.0, whole - math.fsum(parts))]

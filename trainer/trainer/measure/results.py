@@ -14,7 +14,7 @@ from trainer.measure.figures import tradeoff
 from trainer.measure.folder import RunFolder
 from trainer.measure.page import card, grid, section, table
 from trainer.measure.plot import Dot, Line
-from trainer.measure.progress import COLOURS, figure
+from trainer.measure.progress import colour_of, figure
 from trainer.measure.statistics import Interval
 from trainer.measure.tables import Row, median_rows, row_from_json
 
@@ -56,7 +56,7 @@ def figures_section(runs: Sequence[RunFolder]) -> str:
     ]
     for ratio, name in (
         (student.compression_vs_untrained, "shorter than untrained"),
-        (student.compression_vs_reference, "shorter than the reference"),
+        (student.compression_vs_reference, "shorter than reference"),
     ):
         if ratio is not None:
             cards.append(_figure(_said(ratio), name, f"{spread}: {ratio.low:.2f} to {ratio.high:.2f}"))
@@ -83,7 +83,7 @@ def _figure(value: str, name: str, more: str) -> str:
 def tradeoff_svg(runs: Sequence[RunFolder], *, standalone: bool = False) -> str:
     """Return pass rate against tokens: each run's student and the way it took, and the senders beside it."""
     paths = [
-        Line(f"{run.name}: over the steps", path, i % COLOURS if len(runs) > 1 else 0, "dash")
+        Line(f"{run.name}: over the steps", path, colour_of(i), "dash")
         for i, run in enumerate(runs)
         if len(path := _path(run)) > 1
     ]
@@ -92,13 +92,13 @@ def tradeoff_svg(runs: Sequence[RunFolder], *, standalone: bool = False) -> str:
         for row in rows_of(run):
             if row.kind == "student":
                 name = "trained student" if len(runs) == 1 else run.name
-                dots.append(_dot(row, name, i % COLOURS if len(runs) > 1 else 0, big=True))
+                dots.append(_dot(row, name, colour_of(i), big=True))
     for row in shared_rows(runs):
         if row.kind != "student":
             dots.append(_dot(row, row.name, KINDS.get(row.kind, 7), big=row.kind == "untrained"))
     if not dots:
         dots = [
-            Dot(run.name, *path[-1], colour=i % COLOURS, big=True)
+            Dot(run.name, *path[-1], colour=colour_of(i), big=True)
             for i, run in enumerate(runs)
             if (path := _path(run))
         ]
@@ -134,6 +134,8 @@ def tradeoff_section(runs: Sequence[RunFolder]) -> str:
         "Whiskers are 95 % intervals; the dotted line is the way the student took on the validation tasks; "
         "controls (rings) must do badly, or the decoder is guessing."
     )
+    if len(runs) > 1:
+        lead += " Of the senders that are the same in every run, the median and the range are shown."
     body = card(f'<div class="wide">{drawn}</div>' if drawn else "")
     if not rows:
         return section("Pass rate against tokens", lead, body + f'<p class="lead">{EVALUATE}</p>')
@@ -262,7 +264,7 @@ def language_section(run: RunFolder) -> str:
         lead,
         grid(
             [
-                card(table(["", "untrained", "trained"], lines), "Statistics"),
+                card(table(["", "untrained", "trained"], lines, texts=(0,)), "Statistics"),
                 card(table(["word of the reference", "untrained", "trained"], kept), "Survival"),
             ]
         ),

@@ -34,7 +34,8 @@ def evolution_section(run: RunFolder) -> str:
     cards = [card(_history(by_step), task_id) for task_id, by_step in chosen]
     lead = (
         f"The same task, step by step: {source}. "
-        "The tasks are taken at even distances, not chosen by their result."
+        "The tasks are taken at even distances, not chosen by their result. "
+        "Open a message to see its program."
     )
     body = "".join(f'<div style="margin-top:14px">{c}</div>' for c in cards) if cards else card("")
     return section("How the messages evolved", lead, body)
@@ -54,22 +55,18 @@ def _followed(lines: Sequence[dict[str, Any]]) -> list[tuple[str, dict[float, di
 
 
 def _history(by_step: dict[float, dict[str, Any]]) -> str:
-    """Return one task's table: step, tokens, verdict, message with its program folded away."""
+    """Return one task's table: step, tokens, verdict, message, and its program folded behind it."""
     rows = []
     for step in evenly(sorted(by_step), STEPS):
         line = by_step[step]
-        folded = f"<details><summary>program</summary>{program(line.get('program'))}</details>"
-        rows.append(
-            (
-                "",
-                [
-                    f"{step:g}",
-                    html(line.get("tokens", "–")),
-                    badge(line.get("outcome")),
-                    message(line.get("message")) + folded,
-                ],
-            )
-        )
+        folded = f"<summary>{message(line.get('message'))}</summary>{program(line.get('program'))}"
+        cells = [
+            f"{step:g}",
+            html(line.get("tokens", "–")),
+            badge(line.get("outcome")),
+            f"<details>{folded}</details>",
+        ]
+        rows.append(("", cells))
     return table(["step", "tokens", "verdict", "message"], rows, texts=(3,))
 
 
