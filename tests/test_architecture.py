@@ -192,6 +192,10 @@ def test_every_third_party_import_is_a_direct_dependency() -> None:
 # --- wheels ------------------------------------------------------------------------------------------
 
 
+# What a room needs beside its package, and where its wheel holds it.
+BESIDE = {"decoder-service/starter": "decoder_service/starter", "trainer/configs": "trainer/configs"}
+
+
 def build_wheel(room: str, tmp_path: Path) -> Path:
     """Build a wheel from `shared` and one room only, as an image does; offline."""
     source, out = tmp_path / "source", tmp_path / "wheel"
@@ -223,6 +227,12 @@ def test_each_rooms_wheel_can_be_built_and_imported_alone(room: str, tmp_path: P
     subprocess.run([*pip, "--target", str(target), str(wheel)], check=True, capture_output=True)
     here = sorted(path.name for path in target.iterdir() if path.name in ROOMS)
     assert here == sorted({"shared", room})
+    for folder, place in BESIDE.items():
+        if folder.startswith(Path(ROOMS[room]).parts[0]):
+            wanted = {path.name for path in (REPO / folder).glob("*") if path.is_file()}
+            assert wanted <= {path.name for path in (target / place).glob("*")}, (
+                f"{folder} is not in the wheel"
+            )
     # Every module, not only the first: a wheel that forgets a data file or a subpackage must not pass.
     modules = sorted(
         ".".join((room, *path.relative_to(REPO / ROOMS[room]).with_suffix("").parts))
