@@ -142,9 +142,7 @@ def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None
     sys.modules[NAME] = sys.modules["__main__"] = module
     space = module.__dict__
     try:
-        for text, name in ((body["setup"], "<setup>"), (body["program"], "<program>")):
-            if text:
-                exec(compile(text, name, "exec", dont_inherit=True), space)
+        _load(body["setup"], body["program"], space)
     except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
         send(frames.LOAD, _kind(error), _describe(error, located=True))
         return
@@ -160,6 +158,21 @@ def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None
             send(index, frames.RAISED, _describe(error))
         else:
             send(index, frames.VALUE, payload)
+
+
+def _load(setup: str, program: str, space: dict[str, Any]) -> None:
+    """Execute the setup and then the program; the setup once more afterwards, where it needs the program's
+    names: MBPP has setups that build objects of a class which the program defines."""
+    again = False
+    if setup:
+        prepared = compile(setup, "<setup>", "exec", dont_inherit=True)
+        try:
+            exec(prepared, space)
+        except NameError:
+            again = True
+    exec(compile(program, "<program>", "exec", dont_inherit=True), space)
+    if again:
+        exec(prepared, space)
 
 
 def _kind(error: BaseException) -> bytes:

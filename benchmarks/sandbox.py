@@ -1,0 +1,215 @@
+"""Verdicts per second: the sandbox over HTTP against a fresh bwrap-jailed python per verdict.
+
+    python benchmarks/sandbox.py --data ../shared/data --clients 8 --batch 64
+
+Both ways judge the same MBPP references with the same limits on the same number of lanes, in turns, in one
+run on one machine: read the ratio, not the rates. The cold way is the plain one (program and asserts in one
+process, verdict by exit status); it starts no interpreter in vain: `-I -S`, nothing else is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+REPO = Path(__file__).resolve().parent.parent
+ROOMS = ("shared", "sandbox-service")
+LIMITS = {"cpu_s": 5.0, "wall_s": 15.0, "memory_mb": 512, "output_kb": 1024, "file_mb": 16, "processes": 16}
+
+
+class Measured(NamedTuple):
+    """One way, one round: verdicts a second, latency per request or process, and how many passed."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    passed: int
+    total: int
+
+
+def load(data: Path) -> list[dict[str, Any]]:
+    """Return the MBPP references as jobs of POST /v1/judge."""
+    with (data / "mbpp" / "mbpp.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [
+        {"program": row["code"], "tests": row["test_list"], "setup": row["test_setup_code"], "limits": LIMITS}
+        for row in rows
+    ]
+
+
+def spread(items: list[Any], clients: int, work: Callable[[Any], tuple[int, int]]) -> Measured:
+    """Let `clients` threads take items until none is left. `work` returns (passed, verdicts)."""
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
+    times: list[float] = []
+    counts: list[tuple[int, int]] = []
+
+    def client() -> None:
+        while True:
+            try:
+                item = waiting.get_nowait()
+            except queue.Empty:
+                return
+            started = time.perf_counter()
+            counts.append(work(item))
+            times.append((time.perf_counter() - started) * 1e3)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    total = sum(count for _, count in counts)
+    cuts = statistics.quantiles(times, n=100) if len(times) > 1 else times * 99
+    return Measured(total / seconds, cuts[49], cuts[98], sum(passed for passed, _ in counts), total)
+
+
+@contextmanager
+def service(lanes: int, jail: str) -> Iterator[str]:
+    """Start the sandbox as its own process, wait until it is ready, and end it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(REPO / room) for room in ROOMS),
+        **{"SANDBOX_PORT": str(port), "SANDBOX_LANES": str(lanes), "SANDBOX_JAIL": jail},
+        "SANDBOX_LOG_LEVEL": "warning",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "sandbox_service"], env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            if process.poll() is not None:
+                raise SystemExit("the sandbox did not start; see above")
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def warm(url: str, jobs: list[dict[str, Any]], clients: int, batch: int) -> Measured:
+    """Measure POST /v1/judge with `batch` jobs per request."""
+    batches = [jobs[at : at + batch] for at in range(0, len(jobs), batch)]
+    with httpx.Client(timeout=300, limits=httpx.Limits(max_connections=clients)) as client:
+
+        def post(jobs: list[dict[str, Any]]) -> tuple[int, int]:
+            reply = client.post(f"{url}/v1/judge", json={"jobs": jobs})
+            reply.raise_for_status()
+            verdicts = reply.json()["verdicts"]
+            return sum(verdict["outcome"] == "passed" for verdict in verdicts), len(verdicts)
+
+        return spread(batches, clients, post)
+
+
+def jailed_python() -> list[str]:
+    """Return the command of a fresh jail with a fresh interpreter."""
+    python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+    for path in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
+        if path.is_symlink():
+            command += ["--symlink", os.readlink(path), str(path)]
+        elif path.exists():
+            command += ["--ro-bind", str(path), str(path)]
+    prefix = python.parent.parent
+    if not prefix.is_relative_to("/usr"):
+        command += ["--ro-bind", str(prefix), str(prefix)]
+    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    return [*command, str(python), "-I", "-S", "-"]
+
+
+def limit() -> None:
+    """Set the same limits the sandbox sets, in the child before bwrap."""
+    for which, value in (
+        (resource.RLIMIT_CPU, int(LIMITS["cpu_s"])),
+        (resource.RLIMIT_AS, int(LIMITS["memory_mb"]) << 20),
+        (resource.RLIMIT_FSIZE, int(LIMITS["file_mb"]) << 20),
+        (resource.RLIMIT_NOFILE, 128),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(which, (value, value))
+
+
+def cold(jobs: list[dict[str, Any]], lanes: int) -> Measured:
+    """Measure a fresh jail and interpreter per verdict, `lanes` at a time."""
+    command = jailed_python()
+
+    def run(job: dict[str, Any]) -> tuple[int, int]:
+        text = "\n".join((job["setup"], job["program"], *job["tests"]))
+        done = subprocess.run(
+            command, input=text.encode(), capture_output=True, timeout=LIMITS["wall_s"], preexec_fn=limit
+        )
+        return int(done.returncode == 0), 1
+
+    return spread(jobs, lanes, run)
+
+
+def show(name: str, rounds: list[Measured]) -> float:
+    """Print one way's rounds; return its median rate."""
+    rate = statistics.median(one.rate for one in rounds)
+    middle = min(rounds, key=lambda one: abs(one.rate - rate))
+    print(
+        f"| {name} | {rate:.0f} | {min(r.rate for r in rounds):.0f}..{max(r.rate for r in rounds):.0f} "
+        f"| {middle.p50_ms:.1f} | {middle.p99_ms:.1f} | {middle.passed}/{middle.total} |"
+    )
+    return rate
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("PSUEDOPTIMAL_DATA", str(REPO / ".." / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=Path(default), help="folder with mbpp/mbpp.jsonl")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=64, help="jobs per request")
+    parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jail", default="bwrap")
+    parser.add_argument("--jobs", type=int, default=974, help="how many of the references")
+    options = parser.parse_args()
+    jobs = load(options.data)[: options.jobs]
+    batched, single, plain = [], [], []
+    with service(options.lanes, options.jail) as url:
+        warm(url, jobs[:64], options.clients, 8)
+        for number in range(options.rounds):
+            batched.append(warm(url, jobs, options.clients, options.batch))
+            single.append(warm(url, jobs, options.clients, 1))
+            plain.append(cold(jobs, options.lanes))
+            rates = f"{batched[-1].rate:.0f}, {single[-1].rate:.0f}, {plain[-1].rate:.0f}"
+            print(f"round {number + 1}: {rates} verdicts/s; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    print(f"{len(jobs)} MBPP references, {options.lanes} lanes, {options.clients} clients, jail {options.jail}\n")
+    print("| way | verdicts/s | range | p50 ms | p99 ms | passed |\n|---|---|---|---|---|---|")
+    first = show(f"POST /v1/judge, {options.batch} per request (ms per request)", batched)
+    second = show("POST /v1/judge, 1 per request", single)
+    base = show("fresh bwrap, fresh python -I -S", plain)
+    print(f"\nratio: {first / base:.1f} in batches, {second / base:.1f} one by one")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
