@@ -69,6 +69,11 @@ class JudgeLink:
         self._overdue = False
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        return None if self._process is None else self._process.pid
+
     async def evaluate(self, cases: Sequence[Case]) -> list[Finding]:
         """Return one finding for each case; raises Broken if the worker cannot be kept alive."""
         if not cases:
@@ -156,6 +161,8 @@ class JudgeLink:
             return
         elif overdue or code == -signal.SIGKILL:
             batch.pop(0)
+            if head.done.done():
+                return
             head.done.set_exception(
                 Broken(f"the judge's worker died twice (exit {code})", hint="repeat the request")
             )
@@ -187,7 +194,7 @@ class JudgeLink:
 
     async def _end(self) -> int | None:
         """End the worker if it runs; return its exit status, negative for a signal."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return None
         assert process.stdin is not None
@@ -199,6 +206,7 @@ class JudgeLink:
             code = await process.wait()
         with contextlib.suppress(ConnectionError):
             await process.stdin.wait_closed()
+        self._process = None  # last: if this is cancelled, `aclose` ends the same process again
         return code
 
 
