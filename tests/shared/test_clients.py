@@ -222,6 +222,13 @@ def test_the_deadline_holds_against_a_peer_that_always_fails(misbehaving: Callab
     assert 2 <= client.requests <= 8, "exponential back-off, not a storm"
 
 
+def test_a_peer_that_says_at_once_is_not_stormed(misbehaving: Callable[..., Any]) -> None:
+    peer = misbehaving(problem(503, "unavailable", **{"Retry-After": "0"}))
+    client = DecoderClient(peer.url, deadline_s=1.5)
+    assert isinstance(timed(client.decode(["a"]))[0], Unavailable)
+    assert 2 <= client.requests <= 8
+
+
 def test_a_hung_attempt_is_given_up_and_made_again(misbehaving: Callable[..., Any]) -> None:
     client = DecoderClient(misbehaving("hang", reply("a")).url, deadline_s=10, attempt_s=0.5)
     found, seconds = timed(client.decode(["a"]))
