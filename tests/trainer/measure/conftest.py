@@ -98,3 +98,49 @@ def finished(tmp_path: Path) -> Path:
         json.dumps({"channel": "text", "seed": 7, "heldout": {"n": 4, "pass_rate": 0.5}})
     )
     return run
+
+
+CHAT = "{% for m in messages %}{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 of a few thousand parameters with a tokenizer made on the spot, in Hugging Face format."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    recipe = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<end>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator(["def f(x):\n    return x + 1\n"] * 4, recipe)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<pad>")
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            eos_token_id=0,
+            pad_token_id=1,
+            bos_token_id=None,
+        )
+    )
+    # Of a real instruct model's own defaults, those that would change what a student says.
+    model.generation_config.repetition_penalty = 1.5
+    model.generation_config.do_sample, model.generation_config.top_k = True, 20
+    # Random weights hardly ever end; with these as ends too, some messages end early and some never.
+    model.generation_config.eos_token_id = [0, *range(100, 130)]
+    model.save_pretrained(folder)
+    return folder

@@ -42,8 +42,9 @@ def senders_of(
     which   checkpoint: best, last or a step
     raises  FileNotFoundError without that checkpoint
     """
-    from trainer.channels.text.student import precision
+    from trainer.channels.text.student import precision, quiet_libraries
 
+    quiet_libraries()
     checkpoint, base, chosen = checkpoint_folder(run, which), config.student_source, precision(config)
     most = config.max_completion_length
     before = encode_tasks(load_student(base, precision=chosen), tasks, max_new_tokens=most)

@@ -59,7 +59,7 @@ def load_student(
 
     source     model folder, checkpoint folder or hub name
     base       the model an adapter belongs to; the one its config names if not given
-    precision  device, dtype and quantisation, as it was trained; float32 on CPU if not given
+    precision  device, dtype and quantisation, as it was trained; bfloat16 on CUDA, else float32, if not given
     raises     ValueError if the folder holds neither a model nor an adapter
     """
     import torch
@@ -71,14 +71,15 @@ def load_student(
             f"{folder} holds neither config.json nor {ADAPTER}; name a model or a checkpoint folder"
         )
     root = str(base or adapter["base_model_name_or_path"]) if adapter else str(source)
-    dtype = precision.dtype if precision else torch.float32
+    device = precision.device if precision else "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = precision.dtype if precision else torch.bfloat16 if device == "cuda" else torch.float32
     model: Any = AutoModelForCausalLM.from_pretrained(root, dtype=dtype, **_quantised(precision))
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(folder))
-    if precision and not precision.nf4:
-        model = model.to(precision.device)
+    if precision is None or not precision.nf4:
+        model = model.to(device)
     own = adapter is None or (folder / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(str(source) if own else root, padding_side="left")
     if tokenizer.pad_token is None:
