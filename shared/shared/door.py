@@ -99,6 +99,7 @@ class Door:
             record(error)
             await problem_response(error)(scope, receive, reply)
         except Exception as error:
+            # The process's edge: a bug must become a 500, not a lost connection.
             log.exception("unhandled %s", type(error).__name__)
             if reply.status:
                 raise

@@ -54,8 +54,6 @@ def create_service(
         lifespan=_remember_failure(lifespan),
         docs_url=None,
         redoc_url=None,
-        # Endpoint docstrings stand in the API as they are; a service has no callbacks and no other servers.
-        openapi_url="/openapi.json",
     )
     app.state.settings, app.state.registry, app.state.traffic = settings, registry, Traffic()
     app.state.startup_error = None

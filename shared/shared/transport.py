@@ -133,7 +133,9 @@ class Transport:
             peer = self._take(failed)
             try:
                 left = end - time.monotonic()
-                return read(await self._attempt(peer, method, path, content, headers, left))
+                answer = read(await self._attempt(peer, method, path, content, headers, left))
+                peer.rested_at = 0.0
+                return answer
             except NoAnswer as error:
                 now = time.monotonic()
                 peer.rested_at = now + (COOL_DOWN_S if error.retry_after_s is None else error.retry_after_s)
@@ -144,8 +146,6 @@ class Transport:
                     failed.clear()
                 if now + pause >= end:
                     raise
-            else:
-                peer.rested_at = 0.0
             finally:
                 self._give_back(peer)
             self.retries += 1

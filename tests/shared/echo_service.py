@@ -78,6 +78,11 @@ def make_app(settings: EchoSettings | None = None) -> FastAPI:
     async def capabilities() -> None:
         raise Overloaded("the queue is full", hint="wait", retry_after_s=0.3)
 
+    _add_failures(app)
+    return app
+
+
+def _add_failures(app: FastAPI) -> None:
     @app.get("/raise/{code}")
     async def fail(code: str) -> None:
         kinds: list[type[RoomError]] = [NotFound, TooLarge, Unsupported, Overloaded, Broken]
@@ -99,8 +104,6 @@ def make_app(settings: EchoSettings | None = None) -> FastAPI:
     @app.post("/raw")
     async def raw(request: Request) -> int:
         return len(await request.body())
-
-    return app
 
 
 if __name__ == "__main__":
