@@ -14,11 +14,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from decoder_service.batching import Batcher, Ticket
+from decoder_service.batching import Batcher
 from decoder_service.engines.echo import EchoEngine
 from decoder_service.engines.engine import Engine
 from decoder_service.metrics import Metrics
 from decoder_service.settings import DecoderSettings
+from decoder_service.tickets import Ticket
 from shared.errors import Broken, RoomError
 from shared.service import cancelled_by_disconnect, create_service
 from shared.wire import DecodeReply, DecodeRequest, ModelCard, TokenizeReply, TokenizeRequest
@@ -89,7 +90,8 @@ async def _start(batcher: Batcher, fail: Callable[[RoomError], None]) -> None:
         await batcher.start()
     except RoomError as error:
         fail(error)
-    except Exception as error:  # noqa: BLE001 - the edge of the loading thread: any failure ends the process
+    except Exception as error:
+        # The edge of the loading thread: whatever failed, the process must end and say so.
         log.exception("loading failed")
         fail(Broken(f"loading failed: {type(error).__name__}: {error}", hint="see the log above"))
 

@@ -10,15 +10,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from decoder_service.cache import Key, ProgramCache, key_for
 from decoder_service.engines.engine import Decoding, Engine, EngineLost, Row
 from decoder_service.metrics import Metrics
 from decoder_service.settings import DecoderSettings
+from decoder_service.tickets import Job, Ticket, batches
 from shared.errors import Broken, InvalidRequest, Overloaded, RoomError, Unavailable
 from shared.wire import DecodeRequest, Program
 
@@ -27,49 +27,6 @@ log = logging.getLogger(__name__)
 # How many full batches are sorted by length at a time; more would let long prompts wait for too long.
 _BATCHES_PER_ROUND = 8
 _WARM_UP = DecodeRequest(messages=["def double ( x ) : return x * 2"], max_new_tokens=2)
-
-
-@dataclass(eq=False)
-class Job:
-    """One message to be decoded, for everyone who waits for it. `tokens` is what it can grow to."""
-
-    key: Key
-    row: Row
-    tokens: int
-    done: asyncio.Future[Program]
-    waiters: int = 0
-    running: bool = False
-
-
-@dataclass(eq=False)
-class Ticket:
-    """What one request waits for: per message its program, or the job and whether another one began it."""
-
-    places: list[Program | tuple[Job, bool]]
-    jobs: set[Job] = field(default_factory=set)
-
-    async def programs(self) -> list[Program]:
-        """Return all programs in the order of the messages, or raise the first failure."""
-        found: list[Program | None] = [None] * len(self.places)
-        async for index, program in self.finished():
-            found[index] = program
-        return [program for program in found if program is not None]
-
-    async def finished(self) -> AsyncIterator[tuple[int, Program]]:
-        """Yield (index, program) as they come, or raise the first failure."""
-        by_future: dict[asyncio.Future[Program], list[tuple[int, bool]]] = {}
-        for index, place in enumerate(self.places):
-            if isinstance(place, Program):
-                yield index, place
-            else:
-                by_future.setdefault(place[0].done, []).append((index, place[1]))
-        waiting = set(by_future)
-        while waiting:
-            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for future in ended:
-                program = future.result()
-                for index, shared in by_future[future]:
-                    yield index, program.model_copy(update={"cached": True}) if shared else program
 
 
 class Batcher:
@@ -128,7 +85,8 @@ class Batcher:
         self._task = asyncio.create_task(self._work())
         card = engine.card()
         told = card.model_dump(include={"name", "device", "dtype", "quantization", "parameters"})
-        log.info("ready", extra={"model": told.pop("name"), **told, "load_s": round(time.perf_counter() - started, 2)})
+        told |= {"model": told.pop("name"), "load_s": round(time.perf_counter() - started, 2)}
+        log.info("ready", extra=told)
 
     async def close(self) -> None:
         """Refuse what still waits, and let the model's thread end after its batch."""
@@ -136,7 +94,7 @@ class Batcher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for job in list(self._jobs.values()):
-            self._finish(job, Unavailable("the service stopped before this message was decoded", retry_after_s=1))
+            self._finish(job, Unavailable("the service stopped before it decoded this", retry_after_s=1))
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def admit(self, request: DecodeRequest) -> Ticket:
@@ -151,7 +109,7 @@ class Batcher:
         self._check_room(1, 0)
         decoding = Decoding(request.max_new_tokens, request.temperature, request.top_p)
         keys = [key_for(message, decoding, request.seed) for message in request.messages]
-        unknown = {key.message: None for key in keys if self._cache.get(key) is None and key not in self._jobs}
+        unknown = {key.message: None for key in keys if not self._cache.get(key) and key not in self._jobs}
         prompts: dict[str, tuple[int, ...]] = {}
         if unknown:
             prepared = await asyncio.to_thread(engine.prepare, list(unknown))
@@ -170,8 +128,8 @@ class Batcher:
             elif job := self._jobs.get(key) or fresh.get(key):
                 places.append((job, True))
             else:
-                # Another request's job may have been dropped while this one was being tokenized.
-                ids = prompts[key.message] if key.message in prompts else self.engine.prepare([key.message])[0]
+                # Unless another request's job was dropped while this one was being tokenized, it is there.
+                ids = prompts.get(key.message) or self.engine.prepare([key.message])[0]
                 row = Row(key.message, ids, key.seed)
                 job = Job(key, row, len(ids) + key.decoding.max_new_tokens, loop.create_future())
                 fresh[key] = job
@@ -263,7 +221,8 @@ class Batcher:
             results = [error] * len(batch)
             if isinstance(error, EngineLost):
                 self._lost(error)
-        except Exception as error:  # noqa: BLE001 - the edge of the model's thread: its bug must reach those who wait
+        except Exception as error:
+            # The edge of the model's thread: its bug must reach those who wait, and end nobody else's.
             log.exception("decoding failed", extra={"rows": len(batch)})
             broken = Broken(f"decoding failed: {type(error).__name__}", hint="see the decoder's log")
             results = [broken] * len(batch)
@@ -272,21 +231,6 @@ class Batcher:
         self._metrics.batch(results, seconds)
         for job, result in zip(batch, results, strict=True):
             self._finish(job, result)
-
-
-def batches(jobs: Sequence[Job], max_batch: int, max_batch_tokens: int) -> Iterator[list[Job]]:
-    """Split jobs, shortest prompt first, into batches within both limits; one job alone is always a batch.
-
-    max_batch_tokens   rows x the longest row's prompt and program
-    """
-    batch: list[Job] = []
-    for job in sorted(jobs, key=lambda job: job.tokens):
-        if batch and (len(batch) == max_batch or (len(batch) + 1) * job.tokens > max_batch_tokens):
-            yield batch
-            batch = []
-        batch.append(job)
-    if batch:
-        yield batch
 
 
 def _check_context(

@@ -19,7 +19,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.generated = Counter("decoder_generated", "programs the engine generated", registry=registry)
         self.not_generated = Counter(
-            "decoder_not_generated", "messages answered by the cache or by an equal message", registry=registry
+            "decoder_not_generated",
+            "messages answered by the cache or by an equal message",
+            registry=registry,
         )
         self.failed = Counter("decoder_failed", "messages the engine failed on", registry=registry)
         self.tokens = Counter("decoder_tokens", "tokens the engine generated", registry=registry)

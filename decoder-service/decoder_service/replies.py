@@ -21,10 +21,13 @@ _TURN_END = re.compile(
 )
 _THINKING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+|(?:\n[^\S\n]*)+\Z")
-_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[ \t]*(?P<rest>.*?)\s*\Z")
+_FENCE = re.compile(
+    r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[ \t]*(?P<rest>.*?)\s*\Z"
+)
 _INLINE = re.compile(r"\A(`{1,3})(?:(?:python3?|py)\b)?[ \t]*(?P<code>[^`\n]+?)[ \t]*\1\Z")
 _CODE = re.compile(
-    r"(?:async|def|class|import|from|for|while|if|with|try|return|assert|print)\b|@\w|#|[\w.\[\], ]+?\s*[-+*/%]?=[^=]"
+    r"(?:async|def|class|import|from|for|while|if|with|try|return|assert|print)\b|@\w|#"
+    r"|[\w.\[\], ]+?\s*[-+*/%]?=[^=]"
 )
 _DEFINES = re.compile(r"^(?:async\s+def|def|class)\s|=\s*lambda\b", re.MULTILINE)
 _IMPORTS_ONLY = re.compile(r"(?:\s*(?:(?:import|from)\b.*|#.*)?\n?)*\Z")

@@ -20,11 +20,13 @@ class DecoderSettings(ServiceSettings):
     engine: Literal["hf", "echo"] = Field("hf", description="hf: a model; echo: the message is the program")
     model: str | None = Field(None, description="model folder or hub name; unset: the starter generator")
     revision: str | None = Field(None, description="branch, tag or commit of a model on the hub")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="where the model runs")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="where it runs")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="number format")
-    quantization: Literal["auto", "none", "nf4", "int8"] = Field("auto", description="weights through bitsandbytes")
-    few_shot: Path | None = Field(None, description="JSONL file of {message, program}: earlier turns of every prompt")
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads; two services that spin on two cores crawl")
+    quantization: Literal["auto", "none", "nf4", "int8"] = Field("auto", description="of the weights")
+    few_shot: Path | None = Field(None, description="JSONL file of {message, program}: earlier turns")
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads; two services that spin on two cores crawl"
+    )
     max_batch: int = Field(128, ge=1, le=1000, description="rows the model continues at a time")
     max_batch_tokens: int = Field(
         131_072, ge=64, description="rows x (longest prompt + max_new_tokens) of one batch, at most"
@@ -32,7 +34,7 @@ class DecoderSettings(ServiceSettings):
     max_wait_ms: float = Field(
         5.0, ge=0, le=10_000, description="how long a batch that is not full waits for other requests"
     )
-    cache_size: int = Field(20_000, ge=0, le=10_000_000, description="programs kept for repeated messages; 0: none")
+    cache_size: int = Field(20_000, ge=0, le=10_000_000, description="programs kept for repeats; 0: none")
     queue_messages: int = Field(4096, ge=1, description="messages that may wait; beyond them 429")
     queue_tokens: int = Field(
         4_000_000, ge=64, description="prompt and program tokens that may wait; beyond them 429"

@@ -28,22 +28,36 @@ CHATML = (
 )
 
 
-def make_model(folder: Path, architecture: str, *, template: str | None = CHATML, seed: int = 0) -> Path:
-    """Save a random model of about 0.1 M parameters and a byte-level BPE tokenizer in HF format."""
+def make_model(
+    folder: Path, architecture: str, *, template: str | None = CHATML, endless: bool = False
+) -> Path:
+    """Save a random model of about 0.1 M parameters and a byte-level BPE tokenizer in HF format.
+
+    endless   no token ends a reply: every program is as long as it may be
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+    )
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    specials = ["<pad>", "<|im_start|>", "</turn>" if endless else "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS * 4, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+        tokenizer_object=tokenizer, eos_token=None if endless else "<|im_end|>", pad_token="<pad>",
         additional_special_tokens=["<|im_start|>"],
     )  # fmt: skip
     fast.chat_template = template
@@ -52,16 +66,17 @@ def make_model(folder: Path, architecture: str, *, template: str | None = CHATML
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "llama": (LlamaConfig, LlamaForCausalLM),
     }[architecture]
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     config = config_class(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
+        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
         # Wide enough that a random model's tokens differ from each other and sometimes end the reply.
-        initializer_range=0.2, eos_token_id=fast.eos_token_id, bos_token_id=None, pad_token_id=fast.pad_token_id,
+        initializer_range=0.2, bos_token_id=None,
+        eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
     )  # fmt: skip
     model = model_class(config)
     # A random model hardly ever ends a reply: a dozen tokens that do make lengths differ.
-    model.generation_config.eos_token_id = [fast.eos_token_id, *range(100, 112)]
+    model.generation_config.eos_token_id = None if endless else [fast.eos_token_id, *range(100, 112)]
     model.save_pretrained(folder)
     return folder
 
@@ -76,6 +91,18 @@ def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2 model folder."""
     return make_model(tmp_path_factory.mktemp("model"), "qwen2")
+
+
+@pytest.fixture(scope="session")
+def endless_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 model that never ends a program: slow enough to be caught at it."""
+    return make_model(tmp_path_factory.mktemp("endless"), "qwen2", template=None, endless=True)
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., Path]:
+    """The function that makes such a folder."""
+    return make_model
 
 
 @dataclass
@@ -99,6 +126,24 @@ def environment(**settings: object) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
     given = {f"DECODER_{name.upper()}": str(value) for name, value in settings.items()}
     return {**kept, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **given}
+
+
+@pytest.fixture(scope="session")
+def run_to_its_end() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the service with settings that make it end by itself."""
+
+    def run(**settings: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "decoder_service"]
+        return subprocess.run(
+            command,
+            env=environment(port=0, **settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -31,13 +31,17 @@ def test_the_only_inputs_of_a_prompt_are_a_message_and_examples() -> None:
 
 def test_nothing_of_a_task_is_in_the_prompt_unless_the_message_says_it() -> None:
     message = "f x & y"
-    text = json.dumps(conversation(message, [Example(message="dbl x", program="def dbl(x):\n    return 2 * x")]))
+    text = json.dumps(
+        conversation(message, [Example(message="dbl x", program="def dbl(x):\n    return 2 * x")])
+    )
     for part in (TASK["task"], TASK["entry_point"], TASK["signature"], *TASK["tests"], TASK["reference"]):
         assert str(part) not in text
     assert "similar_elements" in json.dumps(conversation("similar_elements x & y"))
 
 
-@pytest.mark.parametrize("field", [*TASK, "prompt", "system", "context", "examples", "few_shot", "messages_meta"])
+@pytest.mark.parametrize(
+    "field", [*TASK, "prompt", "system", "context", "examples", "few_shot", "messages_meta"]
+)
 def test_a_request_that_brings_a_task_along_is_refused(field: str) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         DecodeRequest.model_validate({"messages": ["f x"], field: TASK.get(field, "x")})
@@ -60,12 +64,17 @@ def test_examples_are_earlier_turns() -> None:
     turns = conversation("m", [Example(message="dbl x", program="p")])
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
     assert merge_role(turns)[0] == {"role": "user", "content": f"{DECODER_ROLE}\n\ndbl x"}
-    assert plain_text(turns) == f"{DECODER_ROLE}\n\n# Message\ndbl x\n\n# Python\np\n\n# Message\nm\n\n# Python\n"
+    assert (
+        plain_text(turns)
+        == f"{DECODER_ROLE}\n\n# Message\ndbl x\n\n# Python\np\n\n# Message\nm\n\n# Python\n"
+    )
 
 
 def test_a_few_shot_file_is_read_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "few.jsonl"
-    file.write_text('{"message": "a", "program": "b"}\n\n{"message": "ü", "program": "d"}\n', encoding="utf-8")
+    file.write_text(
+        '{"message": "a", "program": "b"}\n\n{"message": "ü", "program": "d"}\n', encoding="utf-8"
+    )
     assert read_examples(file) == (Example(message="a", program="b"), Example(message="ü", program="d"))
     assert read_examples(None) == ()
 
@@ -87,11 +96,13 @@ def test_a_wrong_few_shot_line_is_named(tmp_path: Path, line: str, says: str) ->
 
 
 def test_a_missing_few_shot_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="DECODER_FEW_SHOT=.*No such file"):
+    with pytest.raises(InvalidRequest, match=r"DECODER_FEW_SHOT=.*No such file"):
         read_examples(tmp_path / "none.jsonl")
 
 
-def test_the_template_hash_changes_with_everything_that_words_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_template_hash_changes_with_everything_that_words_the_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     hashes = {
         prompts.template_sha256((), None),
         prompts.template_sha256((), "{{ template }}"),

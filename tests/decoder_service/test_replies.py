@@ -74,7 +74,9 @@ def test_a_program_without_fences_keeps_every_byte(program: str) -> None:
     assert program_of(program) == program
 
 
-@pytest.mark.parametrize("reply", ["", "  \n\n ", "<|im_end|>", "```python\n```", "<think>never ended", "```"])
+@pytest.mark.parametrize(
+    "reply", ["", "  \n\n ", "<|im_end|>", "```python\n```", "<think>never ended", "```"]
+)
 def test_a_reply_without_a_program_is_empty(reply: str) -> None:
     assert program_of(reply) == ""
 
@@ -90,7 +92,10 @@ def test_a_fence_inside_a_docstring_does_not_end_the_block() -> None:
 
 
 def test_an_indented_block_loses_the_indentation_of_its_fence_only() -> None:
-    assert program_of("1. Code:\n   ```python\n   def f(x):\n       return x\n   ```") == "def f(x):\n    return x"
+    assert (
+        program_of("1. Code:\n   ```python\n   def f(x):\n       return x\n   ```")
+        == "def f(x):\n    return x"
+    )
 
 
 @pytest.mark.parametrize("reply", ["`f = sum`", "```python f = sum```", "``` f = sum ```"])
@@ -103,6 +108,8 @@ def test_a_reply_of_prose_only_is_left_alone() -> None:
     assert program_of(reply) == reply
 
 
-@pytest.mark.parametrize("reply", ["(" * 3000, "-" * 50_000 + "x", "\0", "x = '\\q'", "f(" * 80 + "\n```\n", "a" + ".b" * 20_000])
+@pytest.mark.parametrize(
+    "reply", ["(" * 3000, "-" * 50_000 + "x", "\0", "x = '\\q'", "f(" * 80 + "\n```\n", "a" + ".b" * 20_000]
+)
 def test_hostile_replies_neither_raise_nor_warn(reply: str) -> None:
     program_of(reply)

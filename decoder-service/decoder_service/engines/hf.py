@@ -16,15 +16,23 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file
 
 from decoder_service.engines.engine import Decoding, EngineLost, Row
 from decoder_service.engines.generation import Choose, Continuation, continue_batch
 from decoder_service.engines.placement import Placement, place
 from decoder_service.engines.prompting import Prompting
-from decoder_service.engines.sampling import greedy, sampled, uniforms
+from decoder_service.engines.sampling import greedy, row_keys, sampled
 from decoder_service.engines.weights import find_model, weights_sha256
 from decoder_service.prompts import read_examples
 from decoder_service.replies import program_of
@@ -33,6 +41,10 @@ from shared.errors import Broken, InvalidRequest, Overloaded
 from shared.wire import ModelCard, Program
 
 log = logging.getLogger(__name__)
+
+# transformers annotates these in part only.
+_MODELS: Any = AutoModelForCausalLM
+_QUANTIZED: Any = BitsAndBytesConfig
 
 
 class HfEngine:
@@ -50,8 +62,21 @@ class HfEngine:
         return self._card
 
     def prepare(self, messages: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return each message's prompt in tokens."""
-        return self._prompting.token_ids(messages)
+        """Return each message's prompt in tokens.
+
+        raises   InvalidRequest for a message with a token the model has no row for
+        """
+        prompts = self._prompting.token_ids(messages)
+        vocabulary = self._model.config.get_text_config().vocab_size
+        for message, prompt in zip(messages, prompts, strict=True):
+            # On a GPU the look-up would take the whole device down.
+            if max(prompt) >= vocabulary:
+                raise InvalidRequest(
+                    f"message {message[:80]!r}: token {max(prompt)} is beyond the model's {vocabulary}",
+                    hint="the model was saved with a tokenizer that has more tokens than it",
+                    field="messages",
+                )
+        return prompts
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
@@ -102,10 +127,10 @@ class HfEngine:
     def _choice(self, rows: Sequence[Row], decoding: Decoding) -> Choose:
         if decoding.temperature == 0:
             return lambda logits, alive, step: greedy(logits)
-        numbers = uniforms(rows, decoding).to(self._model.device)
+        keys = row_keys(rows).to(self._model.device)
 
         def choose(logits: Tensor, alive: Tensor, step: int) -> Tensor:
-            return sampled(logits, numbers[alive, step], decoding)
+            return sampled(logits, keys[alive], step, decoding)
 
         return choose
 
@@ -116,16 +141,16 @@ def load_engine(settings: DecoderSettings) -> HfEngine:
     raises   InvalidRequest when a setting is wrong, Broken when the model cannot be loaded
     """
     torch.set_num_threads(settings.threads)
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     source = find_model(settings.model)
     examples = read_examples(settings.few_shot)
     try:
         return _load(settings, source, examples)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:600]
         raise Broken(
             f"DECODER_MODEL={str(settings.model or source)!r} cannot be loaded: {reason}",
-            hint="check the name, the files and the memory; with HF_HUB_OFFLINE=1 a hub model must be downloaded before",
+            hint="check name, files and memory; offline, a hub model must have been downloaded before",
             field="DECODER_MODEL",
         ) from error
 
@@ -136,37 +161,52 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
     commit = getattr(config, "_commit_hash", None) if isinstance(source, str) else None
     if commit:
         where = {"revision": commit}
-    tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    tokenizer = _tokenizer(source, where)
     placement = place(settings, _parameters(config))
-    model = AutoModelForCausalLM.from_pretrained(source, **where, **_how(placement))
+    # A checkpoint that is quantized already stays what it is.
+    kept = getattr(config, "quantization_config", None) is not None
+    if kept:
+        placement = placement._replace(quantization="none")
+    how = {"dtype": placement.dtype} if kept else _how(placement)
+    model: Any = _MODELS.from_pretrained(source, **where, **how)
     if placement.quantization == "none":
         model = model.to(placement.device)
     model.eval().requires_grad_(False)
     prompting = Prompting(tokenizer, examples)
     text_config = config.get_text_config()
-    vocabulary = text_config.vocab_size
-    if len(tokenizer) > vocabulary:
-        raise InvalidRequest(
-            f"DECODER_MODEL={str(source)!r}: its tokenizer has {len(tokenizer)} tokens, its model {vocabulary}",
-            hint="save model and tokenizer that belong together",
-            field="DECODER_MODEL",
-        )
-    folder = source if isinstance(source, Path) else Path(str(cached_file(source, "config.json", **where))).parent
+    # A hub model's files lie side by side in its snapshot's folder.
+    folder = source if isinstance(source, Path) else _snapshot(source, where)
     card = ModelCard(
         name=source.resolve().name if isinstance(source, Path) else source,
         engine="hf",
         revision=commit,
         weights_sha256=weights_sha256(folder),
         parameters=model.num_parameters(),
-        quantization=placement.quantization,
+        quantization="checkpoint" if kept else placement.quantization,
         dtype=str(placement.dtype).removeprefix("torch."),
         device=str(model.device),
         width=text_config.hidden_size,
-        vocabulary=vocabulary,
+        vocabulary=text_config.vocab_size,
         template_sha256=prompting.template_sha256,
         libraries=_libraries(placement),
     )
     return HfEngine(model, prompting, card, getattr(text_config, "max_position_embeddings", None))
+
+
+def _tokenizer(source: str | Path, where: dict[str, Any]) -> Any:
+    """Load the tokenizer the files name.
+
+    transformers 5 rebuilds any tokenizer beside a Qwen2 model as Qwen2's own, with another splitting of
+    words, although its file names the general class: the model would read tokens it was not trained on.
+    """
+    named = get_tokenizer_config(source, **where).get("tokenizer_class")
+    if named in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        return PreTrainedTokenizerFast.from_pretrained(source, **where)
+    return AutoTokenizer.from_pretrained(source, **where)
+
+
+def _snapshot(name: str, where: dict[str, Any]) -> Path:
+    return Path(str(cached_file(name, "config.json", **where))).parent
 
 
 def _how(placement: Placement) -> dict[str, Any]:
@@ -174,24 +214,22 @@ def _how(placement: Placement) -> dict[str, Any]:
     how: dict[str, Any] = {"dtype": placement.dtype}
     if placement.quantization == "none":
         return how
-    from transformers import BitsAndBytesConfig
-
     if placement.quantization == "nf4":
-        quantization = BitsAndBytesConfig(
+        quantization = _QUANTIZED(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=placement.dtype,
         )
     else:
-        quantization = BitsAndBytesConfig(load_in_8bit=True)
+        quantization = _QUANTIZED(load_in_8bit=True)
     return {**how, "quantization_config": quantization, "device_map": {"": placement.device}}
 
 
 def _parameters(config: Any) -> int:
     """Count a model's parameters without giving them memory."""
     with torch.device("meta"):
-        return int(AutoModelForCausalLM.from_config(config).num_parameters())
+        return int(_MODELS.from_config(config).num_parameters())
 
 
 def _libraries(placement: Placement) -> dict[str, str]:

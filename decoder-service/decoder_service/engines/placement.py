@@ -71,7 +71,9 @@ def _quantization(asked: str, kind: str, parameters: int) -> Literal["none", "nf
             if kind != "cuda" or parameters < _NF4_FROM_PARAMETERS:
                 return "none"
             if not installed:
-                log.warning("no 4-bit weights: bitsandbytes is not installed; pip install 'psuedoptimal[cuda]'")
+                log.warning(
+                    "no 4-bit weights: bitsandbytes is not installed; pip install 'psuedoptimal[cuda]'"
+                )
             return "nf4" if installed else "none"
         case "nf4" | "int8" if kind == "mps":
             raise InvalidRequest(f"{field}={asked!r}: not on MPS", hint="use none", field=field)

@@ -30,7 +30,9 @@ class Prompting:
         self._lock = threading.Lock()
         self._template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
         self._marks = tuple(
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.special and token.content
         )
         self._role_is_merged = False
         if self._template is not None:
@@ -47,7 +49,8 @@ class Prompting:
             harmless = [message for message in messages if not self._has_mark(message)]
             ids = iter(self._encoded([self._rendered(message) for message in harmless]) if harmless else ())
             return [
-                tuple(self._spliced(message) if self._has_mark(message) else next(ids)) for message in messages
+                tuple(self._spliced(message) if self._has_mark(message) else next(ids))
+                for message in messages
             ]
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -98,6 +101,8 @@ class Prompting:
         before, _, after = self._rendered(_PLACE).partition(_PLACE)
         tokenizer = self._tokenizer
         start = self._encoded([before])[0]
-        middle: list[int] = tokenizer(message, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        middle: list[int] = tokenizer(message, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
         end: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
         return [*start, *middle, *end]

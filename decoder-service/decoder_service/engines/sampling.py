@@ -1,13 +1,14 @@
 """Chance that belongs to a row: what is drawn depends on (seed, message, step), never on the neighbours.
 
-One uniform number per row and step is enough (inverse of the cumulative distribution), so the numbers of
-a whole program are drawn before the first step, by Python's generator: the same on every device.
+Gumbel noise on the logits, then the largest. The noise is a hash of (row, step, token), computed for the
+whole batch at once and the same on every device. Where another batch rounds the logits differently, a draw
+changes only if its two best candidates are that close; drawing by a cumulated distribution was tried and
+changed far more often, since there every token's rounding moves every boundary behind it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from decoder_service.engines.engine import Decoding, Row
 
-# float32 sums end a little beside 1; a target just below the end cannot fall behind the last token.
-_BELOW_ONE = 1.0 - 1e-6
+# splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+_STEP, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -24,38 +25,49 @@ def greedy(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-def uniforms(rows: Sequence[Row], decoding: Decoding) -> Tensor:
-    """Return one number in [0, 1) per row and step, [R, max_new_tokens] float32 on the CPU."""
-    numbers = []
-    for row in rows:
-        digest = hashlib.sha256(f"{row.seed}\0{row.message}".encode("utf-8", "surrogatepass")).digest()
-        source = random.Random(digest)
-        numbers.append([source.random() for _ in range(decoding.max_new_tokens)])
-    return torch.tensor(numbers, dtype=torch.float32)
+def row_keys(rows: Sequence[Row]) -> Tensor:
+    """Return one 64-bit number per row, [R] int64, from its seed and message."""
+    digests = (
+        hashlib.sha256(f"{row.seed}\0{row.message}".encode("utf-8", "surrogatepass")).digest() for row in rows
+    )
+    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
 
 
-def sampled(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Tensor:
+def gumbel(keys: Tensor, step: int, vocabulary: int) -> Tensor:
+    """Return one step's noise, [R, V] float32: independent Gumbel(0, 1), a function of (key, step, token).
+
+    keys   [R] int64
+    """
+    places = torch.arange(vocabulary, device=keys.device) + (step << 32)
+    mixed = keys[:, None] + places * _signed(_STEP)
+    mixed = _xor_shifted(mixed, 30).mul_(_signed(_MIX_1))
+    mixed = _xor_shifted(mixed, 27).mul_(_signed(_MIX_2))
+    # 23 bits and a half: neither 0 nor 1 in float32. The last xor of splitmix64 only touches lower ones.
+    uniform = mixed.bitwise_right_shift_(41).bitwise_and_((1 << 23) - 1).float().add_(0.5).mul_(2.0**-23)
+    return uniform.log_().neg_().log_().neg_()
+
+
+def sampled(logits: Tensor, keys: Tensor, step: int, decoding: Decoding) -> Tensor:
     """Draw one token per row from softmax(logits / temperature) within its nucleus.
 
     logits   [R, V], any float type
-    uniform  [R] in [0, 1), the rows' numbers for this step
+    keys     [R] int64, the rows' own
     returns  [R] tokens; the nucleus is the smallest set of likeliest tokens that holds top_p
     """
-    probabilities = torch.softmax(logits.float() / decoding.temperature, dim=-1)
-    target = uniform[:, None] * _BELOW_ONE
-    if decoding.top_p >= 1.0:
-        return _inverse(probabilities.cumsum(dim=-1), target).squeeze(-1)
-    # Stable, so that equal probabilities keep their order in any batch.
-    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-    summed = ordered.cumsum(dim=-1)
-    ordered = ordered.masked_fill(summed - ordered >= decoding.top_p, 0.0)
-    return tokens.gather(-1, _inverse(ordered.cumsum(dim=-1), target)).squeeze(-1)
+    scores = logits.float() / decoding.temperature
+    if decoding.top_p < 1.0:
+        ordered = scores.sort(dim=-1, descending=True).values
+        shares = ordered.softmax(dim=-1)
+        kept = (shares.cumsum(dim=-1) - shares < decoding.top_p).sum(dim=-1, keepdim=True).clamp_(min=1)
+        scores = scores.masked_fill(scores < ordered.gather(-1, kept - 1), -torch.inf)
+    return scores.add_(gumbel(keys, step, scores.shape[-1])).argmax(dim=-1)
 
 
-def _inverse(summed: Tensor, target: Tensor) -> Tensor:
-    """Return the first place of each row whose sum exceeds target times the whole, [R, 1].
+def _signed(number: int) -> int:
+    """Return a 64-bit number as int64 holds it."""
+    return number - (1 << 64) if number >> 63 else number
 
-    Places of probability 0 are never chosen: their sum does not exceed that of the place before.
-    """
-    index = torch.searchsorted(summed, target * summed[:, -1:], right=True)
-    return index.clamp_(max=summed.shape[-1] - 1)
+
+def _xor_shifted(number: Tensor, bits: int) -> Tensor:
+    """Return number ^ (number >>> bits): int64 shifts copy the sign, which is cleared here."""
+    return (number >> bits).bitwise_and_((1 << (64 - bits)) - 1).bitwise_xor_(number)
