@@ -6,9 +6,8 @@ Used by `split` only, whose rules it carries out; see there.
 from __future__ import annotations
 
 import ast
-import copy
-from typing import NamedTuple
 
+from sandbox_service.fill import Fill, Local, NotSplit
 from sandbox_service.known import (
     ALL_BUILTINS,
     BUILTINS,
@@ -22,26 +21,13 @@ _Chain = ast.Call | ast.Attribute | ast.Subscript
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
-class NotSplit(Exception):
-    """This test cannot be taken apart: the line, and why."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(reason)
-        self.line, self.reason = line, reason
-
-
-class Local(NamedTuple):
-    """A name the test assigns. `value` is None if it holds something of the candidate's."""
-
-    value: ast.expr | None
-    immutable: bool
-
-
 class Calls(ast.NodeTransformer):
     """The walk over a test's expressions. `found` is the source of each call, in order."""
 
-    def __init__(self, source: str, entries: frozenset[str], uses: dict[str, int]) -> None:
-        self.source, self.entries, self.uses = source, entries, uses
+    def __init__(self, source: str, entries: frozenset[str], tree: ast.Module) -> None:
+        self.source, self.entries, self.tree = source, entries, tree
+        self.one_line = len(source.splitlines()) == 1
+        self.formatted = False
         self.found: list[str] = []
         self.locals: dict[str, Local] = {}
         self.aliases: dict[str, tuple[str, str]] = {}
@@ -223,15 +209,12 @@ class Calls(ast.NodeTransformer):
         through = first + 1 < len(links)
         if through and root.id in FOREIGN:
             raise NotSplit(root.lineno, f"the module `{root.id}` is not available to the judge")
-        inner = [
-            part for part in ast.walk(links[first]) if isinstance(part, ast.Call) and part is not links[first]
-        ]
-        if through and any(
-            self.is_candidates(call.func.id) for call in inner if isinstance(call.func, ast.Name)
-        ):
-            raise NotSplit(
-                root.lineno, f"`{root.id}` would be given what the program returned, and run beside it"
+        for part in ast.walk(links[first]) if through else ():
+            inside = (
+                isinstance(part, ast.Call) and part is not links[first] and isinstance(part.func, ast.Name)
             )
+            if inside and self.is_candidates(part.func.id):  # type: ignore[attr-defined]
+                raise NotSplit(root.lineno, f"`{root.id}` would be given what the program returned")
 
     def _end(self, root: ast.Name, links: list[ast.expr], first: int) -> int:
         """Return the index of the outermost link that belongs to the candidate."""
@@ -254,50 +237,35 @@ class Calls(ast.NodeTransformer):
     def _hole(self, root: ast.Name, node: ast.expr) -> ast.expr:
         if self.repeated:
             raise NotSplit(node.lineno, f"`{root.id}` is called inside a lambda or comprehension of the test")
+        names = set()
         for part in ast.walk(node):
-            if isinstance(part, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
+            if isinstance(part, ast.Name):
+                names.add(part.id)
+            elif isinstance(part, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
                 raise NotSplit(node.lineno, f"the call of `{root.id}` binds a name or awaits")
-        self.found.append(self._source(root, node))
+        entry = root.id if root.id in self.entries else ""
+        if entry or names & (self.locals.keys() | self.aliases.keys()):
+            self.found.append(Fill(self.tree, self.locals, self.aliases, entry).source(node))
+        else:
+            self.found.append(self._source(node))
         index = ast.Constant(len(self.found) - 1)
         return ast.Subscript(ast.Name("H", ast.Load()), index, ast.Load())
 
-    def _source(self, root: ast.Name, node: ast.expr) -> str:
-        """Return the call as the jail will evaluate it: the test's own text wherever that stands alone."""
-        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & self.locals.keys()
-        if not used and root.id not in self.entries:
+    def _source(self, node: ast.expr) -> str:
+        """Return the call as the test has it where that stands alone, else in other words."""
+        if self.formatted or not self.one_line:
             text = ast.get_source_segment(self.source, node) or ""
             try:
-                if ast.dump(ast.parse(text, mode="eval").body) == ast.dump(node):
-                    return text
+                same = ast.dump(ast.parse(text, mode="eval").body) == ast.dump(node)
             except (SyntaxError, ValueError):
-                pass
-            return ast.unparse(node)
-        return ast.unparse(ast.fix_missing_locations(_Fill(self, root).visit(copy.deepcopy(node))))
+                same = False
+            return text if same else ast.unparse(node)
+        return self.source.encode()[node.col_offset : node.end_col_offset].decode()
 
-    def fill(self, name: ast.Name) -> ast.expr:
-        """Return what stands for a test's name inside a call: its value, if nobody could see it change."""
-        value, immutable = self.locals[name.id]
-        if value is None:
-            raise NotSplit(
-                name.lineno, f"`{name.id}` holds what the program returned and is passed back to it"
-            )
-        if not immutable and self.uses[name.id] > 2:
-            raise NotSplit(name.lineno, f"`{name.id}` can be changed by the call and is used again")
-        return copy.deepcopy(value)
-
-
-class _Fill(ast.NodeTransformer):
-    """Replace the test's own names in a call by their values, and a builtin entry by the candidate's own."""
-
-    def __init__(self, calls: Calls, root: ast.Name) -> None:
-        self.calls, self.root = calls, root
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id in self.calls.locals:
-            filled: ast.expr = self.visit(self.calls.fill(node))
-            return filled
-        if node.id == self.root.id and node.id in self.calls.entries:
-            return ast.Subscript(
-                ast.Call(ast.Name("globals", ast.Load()), [], []), ast.Constant(node.id), ast.Load()
-            )
-        return node
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        """Visit an f-string, inside which Python 3.11 and older do not know where they are."""
+        before, self.formatted = self.formatted, True
+        try:
+            return self.generic_visit(node)
+        finally:
+            self.formatted = before

@@ -23,11 +23,13 @@ known to nobody, is the candidate's to answer. An expected constant in the setup
 from __future__ import annotations
 
 import ast
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sandbox_service.calls import Calls, Local, NotSplit
+from sandbox_service.calls import Calls
+from sandbox_service.fill import Local, NotSplit
 from sandbox_service.known import ALL_BUILTINS, MODULES
 
 HOLES = "H"
@@ -114,7 +116,7 @@ class _Test:
 
     def __init__(self, source: str, tree: ast.Module, setup: ast.Module, entries: frozenset[str]) -> None:
         self.source, self.tree = source, tree
-        self.calls = Calls(source, entries, _uses(tree))
+        self.calls = Calls(source, entries, tree)
         self.statements: list[ast.stmt] = []
         self._lend(setup)
 
@@ -171,13 +173,14 @@ class _Test:
             case ast.Call(func=ast.Name(id=kind)) if kind[:1].isupper() and self.calls.is_candidates(kind):
                 raise NotSplit(value.lineno, f"`{name}` is an object of the program, which keeps state")
         before = len(self.calls.found)
+        original = copy.deepcopy(value)
         kept = self.calls.visit(value)
         if name == HOLES:
             raise NotSplit(value.lineno, f"the name {HOLES} is the judge's")
         if name in self.calls.locals or name in self.calls.aliases or len(self.calls.found) > before:
             self.calls.locals[name] = Local(None, False)
         else:
-            self.calls.locals[name] = Local(value, _is_constant(value) and _is_immutable(value))
+            self.calls.locals[name] = Local(original, _is_constant(value) and _is_immutable(value))
         return ast.Assign([ast.Name(name, ast.Store())], kept)
 
 
@@ -191,15 +194,6 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
                 yield name
             case ast.alias(name=name, asname=alias):
                 yield alias or name.partition(".")[0]
-
-
-def _uses(tree: ast.Module) -> dict[str, int]:
-    """Count how often each name is read or written."""
-    uses: dict[str, int] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            uses[node.id] = uses.get(node.id, 0) + 1
-    return uses
 
 
 def _is_constant(value: ast.expr) -> bool:
