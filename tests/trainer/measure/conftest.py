@@ -105,7 +105,7 @@ CHAT = "{% for m in messages %}{{ m.content }}<end>\n{% endfor %}{% if add_gener
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2 of a few thousand parameters with a tokenizer made on the spot, in Hugging Face format."""
+    """A random Qwen2 of a few thousand parameters and a tokenizer made on the spot, in HF format."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM

@@ -123,6 +123,19 @@ def test_the_command_writes_the_report_and_the_picture(
     assert capsys.readouterr().out.split("\n")[:2] == [str(finished / "report.html"), str(picture)]
 
 
+def test_several_runs_get_a_report_each_that_shows_all_with_its_own_samples(
+    finished: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.jsonl").write_text((finished / "metrics.jsonl").read_text())
+    assert run(other, finished) == 0
+    for folder in (other, finished):
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        assert "other" in text and "&lt;run&gt;" in text
+        assert f"What follows is of {'other' if folder == other else '&lt;run&gt;'}." in text
+
+
 def test_a_folder_without_a_run_is_a_wrong_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +166,9 @@ def test_a_checkpoint_is_found_by_name_by_step_and_by_age(tmp_path: Path) -> Non
     assert checkpoint_folder(tmp_path, "last").name == "checkpoint-100"
     assert checkpoint_folder(tmp_path, "9").name == "checkpoint-9"
     assert checkpoint_folder(tmp_path, "best").name == "checkpoint-100"  # none was marked
+    (tmp_path / "checkpoints" / "checkpoint-9" / "complete.json").write_text("{}")
+    assert checkpoint_folder(tmp_path, "last").name == "checkpoint-9"  # the other was cut short
     (tmp_path / "checkpoints" / "best").mkdir()
     assert checkpoint_folder(tmp_path, "best").name == "best"
-    with pytest.raises(FileNotFoundError, match="9, 100"):
+    with pytest.raises(FileNotFoundError, match="there are: 9"):
         checkpoint_folder(tmp_path, "50")

@@ -135,9 +135,10 @@ def tradeoff(
     for line in paths:
         frame.polyline(line)
     places = [(frame.x(max(d.x, low)), frame.y(d.y)) for d in dots]
-    taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    taken += [Box(x - 2, y - 2, x + 2, y + 2) for line in paths for x, y in _pixels(frame, line)]
-    labels = []
+    drawn = {Box(x - 6, y - 6, x + 6, y + 6) for x, y in places}
+    drawn |= {Box(x - 2, y - 2, x + 2, y + 2) for line in paths for x, y in _pixels(frame, line)}
+    labels: list[str] = []
+    names: list[Box] = []
     for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: not pair[0].big):
         _whiskers(frame, dot, low)
         shape, size = ("ring" if dot.hollow else "dot"), (7 if dot.big else 5)
@@ -146,7 +147,7 @@ def tradeoff(
             f'<circle class="{shape} k{dot.colour}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">'
             f"<title>{attribute(hint.strip())}</title></circle>"
         )
-        labels.append(_label(dot, x, y, taken, frame))
+        labels.append(_label(dot, x, y, drawn, names, frame))
     for label in labels:
         frame.add(label)
     return frame.svg(standalone=standalone)
@@ -172,8 +173,8 @@ def _whiskers(frame: Frame, dot: Dot, low: float) -> None:
         frame.add(f'<path class="whisker k{dot.colour}" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
 
 
-def _label(dot: Dot, x: float, y: float, taken: list[Box], frame: Frame) -> str:
-    """Return the dot's name at the nearest place beside it where it covers nothing, and take that place.
+def _label(dot: Dot, x: float, y: float, drawn: set[Box], names: list[Box], frame: Frame) -> str:
+    """Return the dot's name at the nearest place beside it where it covers little, and take that place.
 
     A name that had to go far is tied to its dot by a thin line.
     """
@@ -184,9 +185,11 @@ def _label(dot: Dot, x: float, y: float, taken: list[Box], frame: Frame) -> str:
     boxes = [Box(left, base - 11, left + wide, base + 3) for left, base in choices]
     floor, edge = frame.height - frame.bottom - 2, frame.width - 2
     outside = [b.left < frame.left or b.right > edge or b.top < 0 or b.bottom > floor for b in boxes]
-    covered = [sum(box.meets(other) for other in taken) for box in boxes]
-    best = min(range(len(boxes)), key=lambda i: (outside[i], covered[i], i))
-    taken.append(boxes[best])
+    # Two names on top of each other cannot be read; a name on a line can.
+    unread = [sum(box.meets(name) for name in names) for box in boxes]
+    covered = [sum(box.meets(mark) for mark in drawn) for box in boxes]
+    best = min(range(len(boxes)), key=lambda i: (outside[i], unread[i], covered[i], i))
+    names.append(boxes[best])
     left, base = choices[best]
     tie = ""
     if abs(base - y) > 20:

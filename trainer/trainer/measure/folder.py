@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.runs import COMPLETE
+
 CHECKPOINT = re.compile(r"^(?:checkpoint-)?(\d+)$")
 
 
@@ -108,6 +110,7 @@ def checkpoint_folder(run: Path, which: str = "best") -> Path:
     """Return the folder of a checkpoint: "best", "last", or a step.
 
     best    checkpoints/best; the last one where the run marked none
+    last    the last one that was written to its end, where the run says which were
     raises  FileNotFoundError naming what there is
     """
     root = run / "checkpoints"
@@ -116,6 +119,8 @@ def checkpoint_folder(run: Path, which: str = "best") -> Path:
         match = CHECKPOINT.match(folder.name)
         if match and folder.is_dir():
             numbered[int(match[1])] = folder
+    whole = {step: folder for step, folder in numbered.items() if (folder / COMPLETE).is_file()}
+    numbered = whole or numbered
     if which == "best" and (root / "best").is_dir():
         return root / "best"
     if which in ("best", "last") and numbered:

@@ -46,7 +46,7 @@ white-space:nowrap;
 font-variant-numeric:tabular-nums}
 th{color:var(--soft);font-weight:500;font-size:13px}td:first-child,th:first-child{text-align:left;
 padding-left:0}
-td.text,th.text{text-align:left;white-space:normal;min-width:220px}tr:last-child td{border-bottom:0}
+td.text,th.text{text-align:left;white-space:normal;min-width:220px;width:60%}tr:last-child td{border-bottom:0}
 tr.student td{font-weight:650}tr.control td{color:var(--soft)}td small{color:var(--soft);font-weight:400}
 code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 unicode-bidi:isolate-override;direction:ltr}

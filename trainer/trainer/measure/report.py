@@ -23,8 +23,9 @@ from trainer.measure.results import (
 from trainer.measure.samples import evolution_section, examples_section
 
 EXAMPLE = """example:
-  psuedoptimal report runs/demo                      # writes runs/demo/report.html
-  psuedoptimal report runs/s1 runs/s2 runs/s3 --output seeds.html --svg tradeoff.svg
+  psuedoptimal report runs/demo                       # writes runs/demo/report.html
+  psuedoptimal report runs/s1 runs/s2 runs/s3         # all of them in each, its own samples first
+  psuedoptimal report runs/s1 runs/s2 --output seeds.html --svg tradeoff.svg
 """
 
 
@@ -129,20 +130,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
     )
-    parser.add_argument("--output", type=Path, help="file to write [RUN/report.html of the first run]")
+    parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.add_argument(
         "--svg", type=Path, help="also write pass rate against tokens as a picture of its own"
     )
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
 
 
+def _outputs(runs: list[RunFolder], output: Path | None) -> list[tuple[Path, list[RunFolder]]]:
+    """Return the files to write, each with its runs in order: in its own folder a run comes first."""
+    if output:
+        return [(output, runs)]
+    return [(run.path / "report.html", [run, *(r for r in runs if r is not run)]) for run in runs]
+
+
 def command(args: argparse.Namespace) -> int:
     """Write the report; exit 2 if a folder holds no run or a file cannot be read or written."""
     try:
         runs = [read_run(folder) for folder in args.runs]
-        output = args.output or args.runs[0] / "report.html"
-        output.write_text(report_html(runs), encoding="utf-8")
-        print(output)
+        for output, ordered in _outputs(runs, args.output):
+            output.write_text(report_html(ordered), encoding="utf-8")
+            print(output)
         if args.svg:
             drawn = tradeoff_svg(runs, standalone=True)
             if not drawn:

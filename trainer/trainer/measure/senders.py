@@ -5,6 +5,7 @@ Loads models (through `students`), talks to no service.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,14 @@ def senders_of(
         budget = max(1, round(sum(m.tokens for m in messages) / len(messages)))
         senders += [*baselines(tasks, student.count, student.cut, budget), shuffled(messages)]
     reference_tokens = {task.task_id: student.count(task.reference) for task in tasks}
-    return RunSenders(checkpoint.resolve().name, senders, reference_tokens, language)
+    return RunSenders(_named(checkpoint), senders, reference_tokens, language)
+
+
+def _named(checkpoint: Path) -> str:
+    """Return a checkpoint's name, with its step where it is called "best"."""
+    note = checkpoint / "best.json"
+    step = json.loads(note.read_text(encoding="utf-8")).get("step") if note.is_file() else None
+    return checkpoint.name if step is None else f"{checkpoint.name} (step {step})"
 
 
 def _language(student: Student, tasks: Sequence[Task], messages: Sequence[Message]) -> dict[str, Any]:
