@@ -16,13 +16,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.errors import InvalidRequest
-from shared.wire import Assurance, JudgeJob, Outcome, TestResult, Usage, Verdict
-
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
 from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
+from shared.errors import InvalidRequest
+from shared.wire import Assurance, JudgeJob, Outcome, TestResult, Usage, Verdict
 
 _CACHED_PLANS = 4096
 _CACHED_CHARACTERS = 50_000
@@ -137,7 +136,9 @@ class Judge:
 
 
 def _refusal(refused: Sequence[tuple[int, Refusal]], broken: bool) -> InvalidRequest:
-    named = [f"tests[{i}], line {test.line}: {test.reason}" for i, test in refused[:_NAMED_REFUSALS]]
+    named = [
+        f"tests[{i}], line {test.line}: {printable(test.reason)}" for i, test in refused[:_NAMED_REFUSALS]
+    ]
     if len(refused) > _NAMED_REFUSALS:
         named.append(f"and {len(refused) - _NAMED_REFUSALS} more")
     way = "correct it" if broken else (

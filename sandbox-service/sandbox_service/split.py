@@ -16,8 +16,9 @@ Three rules decide what a call is.
 - Calls of a helper the setup defines are refused outside a candidate's arguments: the candidate could
   redefine it. Its imports from the known modules, and its constants, are the judge's.
 
-Not covered: an expectation that a test passes to the candidate itself, as in `same(f(3), 4)` where `same` is
-known to nobody, is the candidate's to answer. An expected constant in the setup is visible to the program.
+Not covered: what a test itself leaves to the candidate. `f(3)` alone asks only that nothing is raised,
+`f(3) == g(3)` that both agree, `same(f(3), 4)`, where nobody but the candidate could define `same`, that it
+answers what is true. An expected constant in the setup is visible to the program.
 """
 
 from __future__ import annotations

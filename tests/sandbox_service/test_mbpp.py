@@ -95,6 +95,20 @@ def test_the_reference_solutions_pass_with_assurance_value(url: str, rows: list[
     assert len(rows) - len(wrong) >= 972
 
 
+def test_the_sanitized_tasks_pass_too(url: str, data: Path) -> None:
+    rows = json.loads((data / "mbpp" / "sanitized-mbpp.json").read_text())
+    assert len(rows) == 427
+    for row in rows:
+        row["test_setup_code"] = "\n".join(row["test_imports"])
+    verdicts = judged(url, rows, [row["code"] for row in rows])
+    wrong = [
+        (row["task_id"], [test.message for test in verdict.tests if test.outcome != "passed"])
+        for row, verdict in zip(rows, verdicts, strict=True)
+        if not verdict.passed
+    ]
+    assert wrong == []
+
+
 def functions(row: dict[str, Any]) -> list[str]:
     """Return every name the row's tests call."""
     return sorted(set(re.findall(r"([A-Za-z_]\w*)\s*\(", " ".join(row["test_list"]))))
@@ -174,3 +188,20 @@ def test_no_attack_passes_a_single_task(url: str, rows: list[dict[str, Any]], ki
     assert passed == []
     honest = judged(url, rows[:8], [row["code"] for row in rows[:8]])
     assert all(verdict.passed for verdict in honest)
+
+
+FLOOD = """
+import json, sys
+flood = json.dumps(["S", [["i", hex(i * (2**61 - 1))] for i in range(25000)]]).encode()
+sys.modules["sandbox_service.inside.codec"].encode = lambda value: flood
+"""
+
+
+def test_a_flood_aimed_at_the_judge_costs_only_its_sender(url: str, rows: list[dict[str, Any]]) -> None:
+    """Colliding integers that make a set take minutes, written past the encoder by the program itself."""
+    few = rows[:6]
+    hostile = ["\n".join(f"def {name}(*a, **k): pass" for name in functions(row)) + FLOOD for row in few[:2]]
+    verdicts = judged(url, few, hostile + [row["code"] for row in few[2:]])
+    assert [verdict.outcome for verdict in verdicts] == ["failed"] * 2 + ["passed"] * 4
+    for verdict in verdicts[:2]:
+        assert verdict.tests[0].message.startswith("the comparison exceeded the judge's limit")
