@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -141,6 +142,25 @@ def test_a_folder_without_a_run_is_a_wrong_request(
 ) -> None:
     assert run(tmp_path) == 2
     assert "is no run folder" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_another_version_is_named_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evaluation.json").write_text('{"rows": [{"sender": "x"}]}')
+    assert run(tmp_path) == 2
+    assert "of another version" in capsys.readouterr().err
+
+
+def test_lines_with_values_of_the_wrong_kind_are_shown_as_they_are(tmp_path: Path) -> None:
+    lines = [
+        {"step": i, "task_id": 7, "message": None, "tokens": "many", "program": ["x"], "outcome": {"a": 1}}
+        for i in range(3)
+    ]
+    for name in ("episodes.jsonl", "heldout.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "verdict/passed": "all", "time/step_s": null}\n')
+    assert Elements(report_html([read_run(tmp_path)])).open == []
 
 
 def test_a_picture_of_nothing_is_a_wrong_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,7 +180,7 @@ def _label(dot: Dot, x: float, y: float, drawn: set[Box], names: list[Box], fram
     """
     wide = len(dot.name) * CHARACTER
     choices = [(x + 10, y + 4), (x - wide - 10, y + 4), (x - wide / 2, y - 12), (x - wide / 2, y + 20)]
-    for down in (-9, 17, -22, 30, -36, 44, -50, 58, -64, 72):
+    for down in (-9, 17, -22, 30, -36, 44, -50, 58, -64, -78, -92, -106):
         choices += [(x + 10, y + down), (x - wide - 10, y + down)]
     boxes = [Box(left, base - 11, left + wide, base + 3) for left, base in choices]
     floor, edge = frame.height - frame.bottom - 2, frame.width - 2

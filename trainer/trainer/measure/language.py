@@ -192,7 +192,10 @@ def survival(tasks: Sequence[Task], texts: Sequence[str]) -> dict[str, float]:
 
 
 def contains(text: str, word: str) -> bool:
-    """Return whether a message holds a word: as a whole word if it is one, anywhere if it is a symbol."""
+    """Return whether a message holds a word: as a whole word if it is one, anywhere if it is a symbol.
+
+    Blanks inside a symbol do not count: a tokenizer may write != as two tokens with one between.
+    """
     if word[:1].isalnum() or word[:1] == "_":
         return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
-    return word in text
+    return word in text.replace(" ", "")

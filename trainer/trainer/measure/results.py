@@ -23,8 +23,17 @@ EVALUATE = "Run <code>psuedoptimal evaluate RUN</code> to measure it beside its 
 
 
 def rows_of(run: RunFolder) -> list[Row]:
-    """Return the rows of the run's last evaluation; none if it was not evaluated."""
-    return [row_from_json(row) for row in run.evaluation.get("rows", [])]
+    """Return the rows of the run's last evaluation; none if it was not evaluated.
+
+    raises  ValueError if another version wrote them
+    """
+    try:
+        return [row_from_json(row) for row in run.evaluation.get("rows", [])]
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{run.path}/evaluation.json is of another version ({error}); "
+            f"run `psuedoptimal evaluate {run.path}`"
+        ) from error
 
 
 def shared_rows(runs: Sequence[RunFolder]) -> list[Row]:
