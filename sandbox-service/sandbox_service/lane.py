@@ -32,6 +32,7 @@ class Lane:
         self._done: asyncio.Future[Ended] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._unsent = memoryview(b"")
+        self._closing: asyncio.Future[None] | None = None
         start = jail.start(number)
         requests, self._requests = os.pipe()
         self._replies, replies = os.pipe()
@@ -112,7 +113,8 @@ class Lane:
             self._break(f"it gives no replies: {error}")
             return
         if not data:
-            self._break("it ended")
+            said = self._said()
+            self._break(f"it ended, saying {said!r}" if said else "it ended")
             return
         try:
             for frame in self._frames.feed(data):
@@ -160,7 +162,12 @@ class Lane:
             self.process.kill()
 
     async def close(self) -> None:
-        """End the lane: nothing of it lives afterwards. Never raises because it is already dead."""
+        """End the lane: nothing of it lives afterwards. May be called again, and cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self.broken = True
         if self._ready.done():
             self._ready.exception()  # a waiter that went away must not turn it into a warning

@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import sys
 import time
 import types
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from sandbox_service.inside import codec, frames, harden
 
 # limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, body length
-HEADER = frames.struct.Struct("!dQQII")
+HEADER = struct.Struct("!dQQII")
 MESSAGE_MAX = 1000
 NAME = "program"
 
@@ -34,15 +35,27 @@ class Pipes(NamedTuple):
     stderr: int
 
 
-def run(pipes: Pipes, uid: int | None, home: str, counted: int, lonely: bytes) -> None:
-    """Become the candidate's process and never return.
+class Confined(NamedTuple):
+    """What a child becomes before it sees its request.
 
     uid      uid and gid to become; None keeps this one
     home     a directory to work in, made if it is not there
     counted  processes of this uid that are not the candidate's, for RLIMIT_NPROC
+    ruleset  descriptor of a Landlock ruleset to enter, or None
     lonely   one more seccomp program, for a child that shares its uid with others; empty for none
     """
-    answers = _settle(pipes, uid, home)
+
+    uid: int | None
+    home: str
+    counted: int
+    ruleset: int | None
+    lonely: bytes
+
+
+def run(pipes: Pipes, confined: Confined) -> None:
+    """Become the candidate's process and never return."""
+    _leave(confined)
+    answers = _settle(pipes)
     random.seed(0)  # Python seeds it anew in a fork; a program's luck has to be the same in every run
     try:
         header = frames.read_exactly(3, HEADER.size)
@@ -51,9 +64,9 @@ def run(pipes: Pipes, uid: int | None, home: str, counted: int, lonely: bytes) -
     cpu_s, memory, file_bytes, processes, length = HEADER.unpack(header)
     body = json.loads(frames.read_exactly(3, length))
     os.close(3)
-    _limit(cpu_s, memory, file_bytes, processes + counted)
-    if lonely:
-        harden.filter_system_calls(lonely)
+    _limit(cpu_s, memory, file_bytes, processes + confined.counted)
+    if confined.lonely:
+        harden.filter_system_calls(confined.lonely)
     answer(answers, body)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -63,28 +76,34 @@ def run(pipes: Pipes, uid: int | None, home: str, counted: int, lonely: bytes) -
     os._exit(0)
 
 
-def _settle(pipes: Pipes, uid: int | None, home: str) -> int:
-    """Leave the zygote's descriptors, signals and uid behind; return the answer pipe's descriptor."""
+def _leave(confined: Confined) -> None:
+    """Leave the zygote's session, uid and view of the file system behind."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.setsid()
+    if confined.uid is not None:
+        os.setgroups([])
+        os.setresgid(confined.uid, confined.uid, confined.uid)
+        os.setresuid(confined.uid, confined.uid, confined.uid)
+    if harden.LINUX and os.getppid() != 1:
+        harden.die_with_parent(os.getppid())
+    os.umask(0o077)
+    if confined.home != "/tmp":
+        os.makedirs(confined.home, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.environ["TMPDIR"] = confined.home
+    os.chdir(confined.home)
+    if confined.ruleset is not None:
+        harden.enter_ruleset(confined.ruleset)
+
+
+def _settle(pipes: Pipes) -> int:
+    """Leave the zygote's descriptors behind: 3 is the request, 4 the answers, and there are no others."""
     os.dup2(pipes.stdout, 1, inheritable=True)
     os.dup2(pipes.stderr, 2, inheritable=True)
     answers = os.dup(pipes.answers)
     request = os.dup(pipes.request)
     os.dup2(request, 3, inheritable=False)
     os.dup2(answers, 4, inheritable=False)
-    os.closerange(5, 1024)
-    if uid is not None:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    if harden.LINUX and os.getppid() != 1:
-        harden.die_with_parent(os.getppid())
-    os.umask(0o077)
-    if home != "/tmp":
-        os.makedirs(home, mode=0o700, exist_ok=True)  # noqa: PTH103
-        os.environ["TMPDIR"] = home
-    os.chdir(home)
+    os.closerange(5, 1 << 16)
     return 4
 
 
@@ -130,10 +149,12 @@ def _occupied() -> int:
 def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None:
     """Load the program, then answer each call in order on `fd`."""
 
-    clock, last = time.monotonic, time.monotonic()
+    clock, last, own = time.monotonic, time.monotonic(), os.getpid()
 
     def send(index: int, status: bytes, payload: bytes) -> None:
         nonlocal last
+        if os.getpid() != own:  # a fork of the program has come back here: it has no answers to give
+            os._exit(0)
         now = clock()
         write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)), payload)
         last = now

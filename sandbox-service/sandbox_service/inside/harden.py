@@ -91,8 +91,9 @@ def landlock_abi() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))))
 
 
-def restrict_paths(readable: list[str], writable: list[str], devices: list[str]) -> None:
-    """Allow only these paths (and what is below them), no TCP, and no signals or sockets to outside.
+def make_ruleset(readable: list[str], writable: list[str], devices: list[str]) -> int:
+    """Make a Landlock ruleset: only these paths (and what is below them), no TCP, and no signals or abstract
+    sockets to processes outside. Return its descriptor, for `enter_ruleset` after a fork.
 
     readable   read and execute; a path that does not exist is passed over
     writable   everything but device nodes
@@ -112,8 +113,13 @@ def restrict_paths(readable: list[str], writable: list[str], devices: list[str])
     rules += [(path, _DEVICE_RIGHTS) for path in devices]
     for path, rights in rules:
         _allow(ruleset, path, rights)
+    return ruleset
+
+
+def enter_ruleset(ruleset: int) -> None:
+    """Restrict this process, and all it forks, by a Landlock ruleset; there is no way back."""
+    assert _libc is not None
     _check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
-    os.close(ruleset)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sandbox_service.inside import frames, sweep
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_KB = resource.getpagesize() // 1024
 
 
@@ -96,27 +97,35 @@ class Watch:
 
 
 def _of_all(child: int) -> Use:
-    """Return what the run's living processes use: in a process namespace all but this one, else the child."""
-    if os.getpid() != 1:
-        return Use(_clock_s(child), 0)
-    cpu_s, anonymous_kb = 0.0, 0
+    """Return what the run's living processes use, and what their reaped children used."""
+    ticks, anonymous_kb = 0, 0
     mine_kb = _anonymous_kb("self")
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit() and name != "1":
-            try:
-                cpu_s += _clock_s(int(name))
-                anonymous_kb += max(0, _anonymous_kb(name) - mine_kb)
-            except OSError:  # it has ended since
-                continue
-    return Use(cpu_s, anonymous_kb)
+    for pid in _everyone() if os.getpid() == 1 else _descendants(child):
+        try:
+            with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+                ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+            anonymous_kb += max(0, _anonymous_kb(pid) - mine_kb)
+        except OSError:  # it has ended since
+            continue
+    return Use(ticks / _TICKS, anonymous_kb)
 
 
-def _clock_s(pid: int) -> float:
-    """Return a process's CPU seconds, all its threads together; no /proc is needed for it."""
-    try:
-        return time.clock_gettime(~pid << 3 | 2)
-    except OSError:
-        return 0.0
+def _everyone() -> list[str]:
+    """All but this process: in a process namespace of its own that is the run."""
+    return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]  # noqa: PTH208
+
+
+def _descendants(child: int) -> list[str]:
+    """The child and what it started, as long as no link of the chain has died."""
+    found = [str(child)]
+    for pid in found:
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+                with open(f"/proc/{pid}/task/{task}/children") as file:  # noqa: PTH123
+                    found += file.read().split()
+        except OSError:
+            continue
+    return found
 
 
 def _anonymous_kb(name: str) -> int:
@@ -126,7 +135,7 @@ def _anonymous_kb(name: str) -> int:
 
 
 def _waited_ms(pid: int) -> float:
-    """Return how long a process stood ready without getting a processor; -1 where that cannot be seen."""
+    """Return how long a child stood ready without getting a processor; -1 where that cannot be seen."""
     try:
         with open(f"/proc/{pid}/schedstat") as file:  # noqa: PTH123
             return int(file.read().split()[1]) / 1e6

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 _PATIENCE_S = 2.0
@@ -72,7 +74,7 @@ def _signal(pid: int) -> None:
         pass  # noqa: SIM105 - contextlib is not worth its import here
 
 
-def as_user(uid: int, act: object) -> None:
+def as_user(uid: int, act: Callable[[], None]) -> None:
     """Call `act` in a child of that uid and wait for it."""
     pid = os.fork()
     if pid == 0:
@@ -81,7 +83,7 @@ def as_user(uid: int, act: object) -> None:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            act()  # type: ignore[operator]
+            act()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
@@ -94,7 +96,7 @@ def wipe(folders: list[str], uid: int | None) -> bool:
         if uid is None:
             _empty(folder)
         else:
-            as_user(uid, lambda folder=folder: _empty(folder))  # type: ignore[misc]
+            as_user(uid, partial(_empty, folder))
     return all(_is_empty(folder) for folder in dirty)
 
 

@@ -66,7 +66,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             pipes = candidate.Pipes(pairs[0][0], pairs[1][1], pairs[2][1], pairs[3][1])
-            candidate.run(pipes, self.uid(), self.home(), self.setup["counted"], self.lonely)
+            candidate.run(pipes, self.confined())
         os.close(pairs[0][0])
         for _, write in pairs[1:]:
             os.close(write)
@@ -75,8 +75,11 @@ class Zygote:
         outputs = {frames.ANSWERS: pairs[1][0], frames.STDOUT: pairs[2][0], frames.STDERR: pairs[3][0]}
         return pid, pairs[0][1], outputs
 
-    def home(self) -> str:
-        return str(self.setup["home"]).format(uid=self.uid())
+    def confined(self) -> candidate.Confined:
+        """What the next child is to become."""
+        uid = self.uid()
+        home = str(self.setup["home"]).format(uid=uid)
+        return candidate.Confined(uid, home, self.setup["counted"], self.setup.get("ruleset"), self.lonely)
 
     def one(self) -> bool:
         """Fork a child, give it the next request, watch it to its end. False: there will be no more."""
@@ -175,18 +178,18 @@ def main() -> None:
     """Warm up, take away what must not be inherited, and serve. Requests on fd 0, replies on fd 1."""
     requests, replies = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
+    for fd in (0, 1):  # 2 stays: should a zygote fail, the service reads there what it said
         os.dup2(null, fd, inheritable=True)
     os.close(null)
     (length,) = frames.SETUP.unpack(frames.read_exactly(requests, frames.SETUP.size))
     setup: dict[str, Any] = json.loads(frames.read_exactly(requests, length))
     for name in PRELOADED:
         __import__(name)
+    candidate.measure()
     if harden.LINUX:
         _take_away(setup)
     sys.path[:] = [path for path in sys.path if path not in ("", setup["room"])]
     sys.argv[:] = [""]
-    candidate.measure()
     gc.collect()
     gc.freeze()
     Zygote(requests, replies, setup).serve()
@@ -205,7 +208,9 @@ def _take_away(setup: dict[str, Any]) -> None:
     if os.geteuid() == 0:
         harden.keep_capabilities(frozenset(setup["capabilities"]))
     if landlock:
-        harden.restrict_paths(landlock["readable"], landlock["writable"], landlock["devices"])
+        # Made here, entered by each child: the zygote still has to see its children's /proc to meter them.
+        ruleset = harden.make_ruleset(landlock["readable"], landlock["writable"], landlock["devices"])
+        setup["ruleset"] = ruleset
     if setup.get("seccomp"):
         harden.filter_system_calls(base64.b64decode(setup["seccomp"]))
 

@@ -98,8 +98,6 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "personality": (135, 92),
     "lookup_dcookie": (212, 18),
     "nfsservctl": (180, 42),
-    "mknod": (133, None),
-    "mknodat": (259, 33),
     "setpriority": (141, 140),
     "ioprio_set": (251, 30),
     "sched_setscheduler": (144, 119),

@@ -1,0 +1,65 @@
+"""Real jails for the sandbox's tests: a pool of lanes on an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.jail import Jail, JailMissing
+from sandbox_service.jails.process import Process
+from sandbox_service.jails.uids import Uids
+from sandbox_service.pool import Pool
+from sandbox_service.run import Ended, Run
+
+from shared.wire import Limits
+
+SMALL = Limits(cpu_s=1, wall_s=4, memory_mb=128, output_kb=64, file_mb=1, processes=8)
+
+
+def make_jail(name: str) -> Jail:
+    """Make a jail, or skip the test with what this machine is missing."""
+    try:
+        return {"bwrap": Bwrap, "process": Process}[name](Uids(20_000, 4, 1000))
+    except JailMissing as error:
+        pytest.skip(f"no {name} jail here: {error}")
+
+
+class Cell:
+    """A pool of one lane and one spare, with the event loop it lives on."""
+
+    def __init__(self, jail: Jail) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.pool = Pool(jail, lanes=1, spares=1, recycle_runs=1000)
+        self.wait(self.pool.start())
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do something on the loop."""
+        return self.loop.run_until_complete(work)
+
+    def run(self, program: str, *calls: str, limits: Limits = SMALL, **more: Any) -> Ended:
+        """Run one program."""
+        ended = self.wait(self.pool.run(Run(program, more.pop("setup", ""), calls, limits, **more)))
+        assert isinstance(ended, Ended)
+        return ended
+
+    def is_honest(self) -> None:
+        """Fail unless an honest program gets its honest answer from whichever lane is next."""
+        ended = self.run("import math\ndef f(x):\n    return x * 2, math.pi > 3.1, len(str(x))", "f(21)")
+        assert ended.how == "answered", ended
+        assert ended.answers[0].payload == b'["t",[["i","0x2a"],["B",1],["i","0x2"]]]'
+
+    def close(self) -> None:
+        """End all lanes."""
+        self.wait(self.pool.close())
+        self.loop.close()
+
+
+@pytest.fixture(scope="module", params=["bwrap", "process"])
+def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
+    """A cell for each jail this machine can give; all tests of a module share it."""
+    made = Cell(make_jail(request.param))
+    yield made
+    made.close()
