@@ -1,0 +1,299 @@
+"""Whole text runs, a tiny student and real services: records, resume, outages, kills, the full-size path."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.cli import main
+from trainer.runs import COMPLETE, Run
+
+pytestmark = pytest.mark.slow
+
+# Twelve tasks, four groups a step: three steps an epoch, so that eight steps cross two epochs.
+SMALL = [
+    "--dataset", "starter", "--no-lora", "--generator-model", "echo", "--train-tasks", "12",
+    "--max-steps", "8",
+    "--batch-size", "8", "--gradient-accumulation-steps", "2", "--num-generations", "4", "--device", "cpu",
+    "--max-completion-length", "8", "--no-gradient-checkpointing", "--threads", "1", "--learning-rate", "0.01",
+    "--reward", "lagrangian", "--scale-rewards", "none", "--loss-type", "dr_grpo", "--logging-steps", "1",
+    "--save-steps", "2", "--eval-steps", "4", "--validation-tasks", "6", "--heldout-tasks", "6",
+    "--example-steps", "4",
+]  # fmt: skip
+CLOCKS = ("time/", "seconds")
+
+
+def argv(folder: Path, student: Path, rooms: Any, *more: str) -> list[str]:
+    place = ["--runs", str(folder.parent), "--name", folder.name, "--student-model", str(student)]
+    return ["train", "text", *SMALL, *place, *rooms.flags, *more]
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.cli", *args], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """Everything but the clocks: what two equal runs have in common."""
+    rows = Run(folder).rows("metrics.jsonl")
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in rows]
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 300
+    while not any(row["step"] >= step for row in Run(folder).rows("metrics.jsonl")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "no step came"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, student_folder: Path, rooms: Any) -> Iterator[Path]:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(argv(folder, student_folder, rooms)) == 0
+    yield folder
+
+
+def test_a_run_leaves_all_its_records(whole: Path) -> None:
+    run = Run(whole)
+    rows = list(run.rows("metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    for name in (
+        "reward/mean", "pass_rate", "message/tokens", "ratio", "entropy", "none_fraction", "grad_norm",
+        "pass_rate_by_family", "time/decode_s", "time/sandbox_s", "time/train_s",
+    ):  # fmt: skip
+        assert all(name in row for row in rows), name
+    episodes = list(run.rows("episodes.jsonl"))
+    assert len(episodes) == 8 * 16
+    assert {"raised", "truncated"} <= {episode["outcome"] for episode in episodes}
+    assert set(episodes[0]) >= {"step", "task_id", "message", "tokens", "program", "outcome", "reward"}
+    assert {row["step"] for row in run.rows("heldout.jsonl")} == {0, 4, 8}
+    services = run.read_json("services.json")
+    assert (services["decoder"]["engine"], services["sandbox"]["jail"][:7]) == ("echo", "process")
+
+
+def test_a_run_ends_with_its_summary_and_its_best_weights(whole: Path) -> None:
+    summary = Run(whole).read_json("summary.json")
+    assert (summary["channel"], summary["seed"], summary["heldout"]["n"]) == ("text", 42, 6)
+    assert set(summary["heldout"]) == {
+        "n", "pass_rate", "tokens_per_message", "compression_vs_untrained", "compression_vs_reference",
+    }  # fmt: skip
+    assert set(summary["seconds"]) == {"train", "decode", "sandbox", "evaluate"}
+    best = json.loads((whole / "checkpoints/best/best.json").read_text())
+    assert best["step"] in (4, 8)
+    assert (whole / "checkpoints/best/model.safetensors").is_file()
+
+
+def test_later_epochs_take_the_tasks_in_another_order(whole: Path) -> None:
+    met = [row["task_id"] for row in Run(whole).rows("episodes.jsonl")][::4]
+    first, second = met[:12], met[12:24]
+    assert set(first) == set(second) and first != second
+
+
+def test_the_same_run_twice_gives_the_same_figures(
+    whole: Path, student_folder: Path, rooms: Any, tmp_path: Path
+) -> None:
+    assert main(argv(tmp_path / "again", student_folder, rooms)) == 0
+    assert metrics(tmp_path / "again") == metrics(whole)
+
+
+def test_a_killed_run_resumes_exactly_and_skips_a_half_written_checkpoint(
+    whole: Path, student_folder: Path, rooms: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    process = start(*argv(folder, student_folder, rooms))
+    wait_for_step(folder, 5, process)
+    process.kill()
+    process.communicate()
+    complete = Run(folder).complete_checkpoints()
+    if len(complete) > 1:  # as if the kill had come a moment before the last checkpoint was whole
+        (complete[-1] / COMPLETE).unlink()
+        (complete[-1] / "optimizer.pt").write_bytes(b"half")
+    assert main(["train", "text", "--resume", str(folder), *rooms.flags]) == 0
+    assert metrics(folder) == metrics(whole)
+    assert len(list(Run(folder).rows("episodes.jsonl"))) == 8 * 16
+    assert Run(folder).read_json("summary.json")["heldout"] == Run(whole).read_json("summary.json")["heldout"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_saves_a_checkpoint_says_how_to_go_on_and_does(
+    whole: Path, student_folder: Path, rooms: Any, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "stopped"
+    process = start(*argv(folder, student_folder, rooms))
+    wait_for_step(folder, 3, process)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == code, said
+    assert f"--resume {folder}" in said
+    last = metrics(folder)[-1]["step"]
+    assert Run(folder).complete_checkpoints()[-1].name == f"checkpoint-{last}"
+    assert main(["train", "text", "--resume", str(folder), *rooms.flags]) == 0
+    assert metrics(folder) == metrics(whole)
+
+
+def test_services_killed_in_mid_run_and_started_again_cost_no_step_and_no_reward(
+    whole: Path, student_folder: Path, own_rooms: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "outage"
+    process = start(*argv(folder, student_folder, own_rooms))
+    for step, service in ((2, own_rooms.decoder), (5, own_rooms.sandbox)):
+        wait_for_step(folder, step, process)
+        service.kill()
+        time.sleep(4)
+        service.start()
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert metrics(folder) == metrics(whole)
+
+
+def test_an_outage_that_lasts_ends_the_run_with_a_checkpoint_and_moves_no_weight(
+    student_folder: Path, own_rooms: Any, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "lasting"
+    more = [
+        "--deadline-s",
+        "1",
+        "--max-outages",
+        "2",
+        "--save-steps",
+        "1",
+        "--max-steps",
+        "100",
+        "--eval-steps",
+        "100",
+    ]
+    process = start(*argv(folder, student_folder, own_rooms, *more, "--save-total-limit", "9"))
+    wait_for_step(folder, 2, process)
+    own_rooms.sandbox.kill()
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, said
+    assert "no answer for 2 steps" in said and f"--resume {folder}" in said
+    rows = metrics(folder)
+    assert [row["none_fraction"] for row in rows[-3:]] == [0.0, 1.0, 1.0]
+    assert "reward/mean" not in rows[-1]
+    last = rows[-1]["step"]
+    before, after = (
+        load_file(folder / f"checkpoints/checkpoint-{n}/model.safetensors") for n in (last - 2, last)
+    )
+    assert all(before[name].equal(after[name]) for name in before)
+    outcomes = {row["outcome"] for row in Run(folder).rows("episodes.jsonl") if row["reward"] is None}
+    assert outcomes <= {"no_answer", "truncated", "invisible"}
+
+
+def test_a_full_disk_loses_nothing_that_was_written(student_folder: Path, rooms: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    limited = f"ulimit -f 400; exec {sys.executable} -m trainer.cli " + " ".join(
+        argv(folder, student_folder, rooms)
+    )
+    done = subprocess.run(
+        ["bash", "-c", limited + " --max-steps 400"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "no room" in done.stderr or "disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(isinstance(row, dict) for row in Run(folder).rows("episodes.jsonl"))
+
+
+def test_one_batch_may_serve_several_updates(student_folder: Path, rooms: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "updates"
+    assert main(argv(folder, student_folder, rooms, "--num-iterations", "2", "--max-steps", "4")) == 0
+    rows = metrics(folder)
+    assert ["reward/mean" in row for row in rows] == [True, False, True, False]
+    assert len(list(Run(folder).rows("episodes.jsonl"))) == 2 * 16
+
+
+def test_a_group_that_all_fails_moves_nothing_under_the_ratio(
+    student_folder: Path, rooms: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ratio"
+    assert (
+        main(
+            argv(
+                folder,
+                student_folder,
+                rooms,
+                "--reward",
+                "ratio",
+                "--max-steps",
+                "2",
+                "--scale-rewards",
+                "group",
+            )
+        )
+        == 0
+    )
+    assert all(row["grad_norm"] == 0 and row["reward/mean"] == -1 for row in metrics(folder))
+
+
+def test_a_run_of_that_name_is_not_touched(
+    whole: Path, student_folder: Path, rooms: Any, capsys: Any
+) -> None:
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert main(argv(whole, student_folder, rooms)) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_resumed_run_keeps_its_settings(whole: Path, capsys: Any) -> None:
+    assert main(["train", "text", "--resume", str(whole), "--learning-rate", "1"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_a_batch_that_holds_no_whole_groups_is_refused(
+    student_folder: Path, rooms: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(argv(tmp_path / "odd", student_folder, rooms, "--num-generations", "5")) == 2
+    assert "num_generations=5 does not divide the 16 messages" in capsys.readouterr().err
+
+
+def test_the_wrong_generator_is_refused_before_anything_is_trained(
+    student_folder: Path, rooms: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(argv(tmp_path / "other", student_folder, rooms, "--generator-model", "Qwen/X")) == 2
+    assert "DECODER_MODEL=Qwen/X" in capsys.readouterr().err
+
+
+def test_the_full_size_path_runs_on_a_model_of_the_real_format_and_saves_an_adapter(
+    student_folder: Path, tmp_path: Path, build: Callable[..., Path]
+) -> None:
+    """The full-size run's settings, with two folders for the two model names; it starts its own services."""
+    from trainer.measure.students import load_student
+
+    generator = build(tmp_path / "generator", seed=1)
+    folder = tmp_path / "runs" / "full"
+    code = main([
+        "train", "text", "--config", "psuedoptimal.yaml", "--dataset", "starter", "--no-clearml",
+        "--student-model", str(student_folder), "--generator-model", str(generator), "--device", "cpu",
+        "--max-steps", "2", "--batch-size", "2", "--max-completion-length", "8", "--max-program-tokens", "8",
+        "--validation-tasks", "2", "--heldout-tasks", "2", "--eval-steps", "1", "--save-steps", "1",
+        "--runs", str(folder.parent), "--name", "full",
+    ])  # fmt: skip
+    assert code == 0
+    assert Run(folder).read_json("services.json")["decoder"]["name"] == generator.name
+    assert (folder / "checkpoints/best/adapter_model.safetensors").is_file()
+    student = load_student(folder / "checkpoints/best", base=student_folder)
+    assert type(student.model).__name__ == "PeftModelForCausalLM"
+
+
+def test_a_run_whose_folder_was_copied_resumes_there(whole: Path, rooms: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    (copy / "summary.json").unlink()
+    assert main(["train", "text", "--resume", str(copy), *rooms.flags]) == 0
+    assert (copy / "summary.json").is_file()
