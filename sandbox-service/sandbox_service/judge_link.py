@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 
 CPU_S = 1.0
 WALL_S = 20.0  # a backstop for a starved machine; CPU time decides
+_START_S = 60.0
 _RECYCLE = 20_000
 _BATCH = 32
-_START = """
+_SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from sandbox_service.judge_worker import main
@@ -59,10 +60,14 @@ class _Verdict:
 
 
 class JudgeLink:
-    """One worker process, started when first needed. `cpu_s` is the CPU time one test may take."""
+    """One worker process, started when first needed.
 
-    def __init__(self, cpu_s: float = CPU_S) -> None:
-        self.cpu_s, self.starts, self.limits = cpu_s, 0, 0
+    cpu_s   CPU time one test may take
+    wall_s  time until a worker that answers nothing is replaced
+    """
+
+    def __init__(self, cpu_s: float = CPU_S, wall_s: float = WALL_S) -> None:
+        self.cpu_s, self.wall_s, self.starts, self.limits = cpu_s, wall_s, 0, 0
         self._waiting: deque[_Verdict] = deque()
         self._process: asyncio.subprocess.Process | None = None
         self._served = 0
@@ -94,20 +99,18 @@ class JudgeLink:
 
     async def _serve(self) -> None:
         """Take what waits, in batches, until nothing does."""
-        batch: list[_Verdict] = []
-        try:
-            while self._waiting:
-                batch = [verdict for verdict in _take(self._waiting) if not verdict.done.cancelled()]
+        while self._waiting:
+            batch = [verdict for verdict in _take(self._waiting) if not verdict.done.cancelled()]
+            try:
                 await self._exchange(batch)
-        except BaseException as error:
-            refusal = Broken(f"the judge's worker failed: {error!r}", hint="repeat the request")
-            for verdict in (*batch, *self._waiting):
-                if not verdict.done.done():
-                    verdict.done.set_exception(refusal)
-            self._waiting.clear()
-            if not isinstance(error, Exception):
+            except Exception as error:
+                log.exception("the judge's worker failed")
+                _refuse(batch, error)
+                await self._end()  # it may be half-way through an answer
+            except asyncio.CancelledError as error:
+                _refuse([*batch, *self._waiting], error)
+                self._waiting.clear()
                 raise
-            log.exception("the judge's worker failed")
 
     async def _exchange(self, batch: list[_Verdict]) -> None:
         """Send a batch and read its findings; after a death, go on with a new worker where it was."""
@@ -134,7 +137,7 @@ class JudgeLink:
         loop = asyncio.get_running_loop()
         healthy = True
         while len(verdict.findings) < verdict.count:
-            overdue = loop.call_later(WALL_S, self._kill)
+            overdue = loop.call_later(self.wall_s, self._kill)
             try:
                 line = await process.stdout.readline()
             finally:
@@ -178,11 +181,11 @@ class JudgeLink:
         if self._process is None or self._process.returncode is not None:
             self.starts, self._served, self._overdue = self.starts + 1, 0, False
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-c", _START, _ROOT, str(self.cpu_s), str(os.getpid()),
+                sys.executable, "-I", "-S", "-c", _SCRIPT, _ROOT, str(self.cpu_s), str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={}, cwd="/",
             )  # fmt: skip
             assert self._process.stdout is not None
-            said = await asyncio.wait_for(self._process.stdout.readline(), WALL_S)
+            said = await asyncio.wait_for(self._process.stdout.readline(), _START_S)
             if said != b"ready\n":
                 raise RuntimeError(f"it did not start: {said[:100]!r}")
         return self._process
@@ -212,6 +215,15 @@ class JudgeLink:
 
 def _take(waiting: deque[_Verdict]) -> list[_Verdict]:
     return [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
+
+
+def _refuse(verdicts: Sequence[_Verdict], error: BaseException) -> None:
+    """Give all that is not decided yet no verdict."""
+    for verdict in verdicts:
+        if not verdict.done.done():
+            verdict.done.set_exception(
+                Broken(f"the judge's worker failed: {error!r}", hint="repeat the request")
+            )
 
 
 def _give_up(verdict: _Verdict, why: str) -> None:

@@ -16,6 +16,7 @@ from sandbox_service.inside.codec import encode
 from sandbox_service.judge_link import Case, JudgeLink
 from sandbox_service.judge_worker import Finding, evaluate, printable
 from sandbox_service.run import Answer
+from shared.errors import Broken
 
 T = TypeVar("T")
 
@@ -134,6 +135,32 @@ def test_the_worker_is_replaced_when_it_is_killed_and_nobody_notices() -> None:
         return link.starts
 
     assert with_link(work) == 3
+
+
+def test_a_worker_that_answers_nothing_is_replaced() -> None:
+    async def work() -> tuple[list[Finding], int]:
+        link = JudgeLink(wall_s=1.0)
+        try:
+            await link.evaluate([case("assert True")])
+            assert link.pid is not None
+            os.kill(link.pid, signal.SIGSTOP)
+            return await link.evaluate([case("assert H[0] == 4", value(4))]), link.starts
+        finally:
+            await link.aclose()
+
+    assert asyncio.run(work()) == ([Finding("passed", "")], 2)
+
+
+def test_a_worker_that_cannot_be_kept_alive_is_no_verdict() -> None:
+    async def work() -> None:
+        link = JudgeLink(wall_s=0.0)  # every worker is overdue at once
+        try:
+            with pytest.raises(Broken, match="died twice"):
+                await link.evaluate([case("assert sum(range(10**7)) == 4")])
+        finally:
+            await link.aclose()
+
+    asyncio.run(work())
 
 
 def test_closing_leaves_no_process() -> None:
