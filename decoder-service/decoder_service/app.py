@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from decoder_service.batching import Batcher
 from decoder_service.engines.echo import EchoEngine
 from decoder_service.engines.engine import Engine
+from decoder_service.engines.weights import find_model
 from decoder_service.metrics import Metrics
 from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Ticket
@@ -79,6 +80,8 @@ def _load(settings: DecoderSettings) -> Engine:
         case "echo":
             return EchoEngine()
         case "hf":
+            # Before torch is imported, which takes seconds that a mistyped folder need not cost.
+            find_model(settings.model)
             # Here, not above: the echo engine runs where torch is not installed.
             from decoder_service.engines.hf import load_engine
 

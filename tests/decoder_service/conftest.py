@@ -160,12 +160,12 @@ def start() -> Iterator[Callable[..., Service]]:
             command, env=environment(port=port, **settings), stderr=subprocess.DEVNULL, text=True
         )
         url = f"http://127.0.0.1:{port}"
-        service = Service(url, process, httpx.Client(base_url=url, timeout=60))
+        service = Service(url, process, httpx.Client(base_url=url, timeout=180))
         running.append(service)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while wait and not _is_ready(service):
             assert process.poll() is None, "the service ended while it was loading"
-            assert time.monotonic() < deadline, "the service was not ready in 60 s"
+            assert time.monotonic() < deadline, "the service was not ready in 240 s"
             time.sleep(0.05)
         return service
 
@@ -175,7 +175,7 @@ def start() -> Iterator[Callable[..., Service]]:
         if service.process.poll() is None:
             service.process.send_signal(signal.SIGTERM)
     for service in running:
-        service.process.wait(timeout=30)
+        service.process.wait(timeout=120)
 
 
 def _is_ready(service: Service) -> bool:

@@ -35,7 +35,7 @@ def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     return thread, found
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 90) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -206,13 +206,13 @@ def test_it_asks_for_patience_until_it_is_ready_and_finishes_its_work_at_the_end
     assert early[0].status_code == 503 and int(early[0].headers["retry-after"]) >= 1
     assert "being loaded" in service.client.get("/readyz").json()["detail"]
     assert service.client.get("/healthz").status_code == 200
-    wait_for(lambda: service.client.get("/readyz").status_code == 200, 60)
+    wait_for(lambda: service.client.get("/readyz").status_code == 200, 240)
     busy, found = in_thread(lambda: service.decode(["finish me"], **LONG))
     wait_for(lambda: service.metric("decoder_queue_messages") == 1)
     service.process.send_signal(signal.SIGTERM)
     busy.join()
     assert found[0].status_code == 200 and found[0].json()["programs"][0]["tokens"] == 700
-    assert service.process.wait(timeout=20) == 0
+    assert service.process.wait(timeout=60) == 0
 
 
 def test_a_missing_model_ends_the_process_with_the_way_out(
