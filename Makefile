@@ -1,0 +1,32 @@
+# Everything a user needs: `make demo` and `make test`. Both set up what they use.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+SEEDS  ?= 1
+
+.PHONY: demo test test-fast lint starter clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## train the starter's student through the real services, evaluate it, write a report
+	$(BIN)/psuedoptimal demo --seeds $(SEEDS)
+
+test: $(VENV)/.installed  ## every test that needs no GPU, no Docker and no network
+	$(BIN)/python -m pytest -m "not gpu and not docker and not network"
+
+test-fast: $(VENV)/.installed  ## the tests that take under a minute in all
+	$(BIN)/python -m pytest -m "not slow and not gpu and not docker and not network"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+starter: $(VENV)/.installed  ## train the committed starter weights again, from scratch (under 20 minutes on two cores)
+	$(BIN)/python -m trainer.starter.build
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

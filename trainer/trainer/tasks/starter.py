@@ -1,0 +1,184 @@
+"""The starter world: small MBPP-like tasks composed of a source, a filter, a map and a reduction.
+
+Generated, never copied; a few hundred thousand distinct tasks over about two thousand compositions.
+The split is by composition: a test task combines parts that never met in training.
+
+Example row, task_id "starter/range+odd+square+sum/3":
+    text       "Write a function to find the sum of the odd numbers from 1 to n, each squared."
+    signature  "def solve(n):"
+    tests      ("assert solve(4) == 10", ...)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from trainer.starter.grammar import FILTERS, MAPS, NAMES, REDUCTIONS, SOURCES, Part, Source, reference
+from trainer.tasks.task import Task
+
+SPLITS = ("train", "validation", "test")
+_TESTS_PER_TASK = 4
+_TRIES = 40
+
+
+class Composition(NamedTuple):
+    """What a task is made of: the names of its four parts."""
+
+    source: str
+    filter: str
+    map: str
+    reduction: str
+
+    @property
+    def name(self) -> str:
+        """The four names, joined by plus signs."""
+        return "+".join(self)
+
+    @property
+    def split(self) -> str:
+        """The split this composition belongs to, by its hash: 76 % train, 8 % validation, 16 % test."""
+        bucket = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big") % 100
+        if bucket < 76:
+            return "train"
+        return "validation" if bucket < 84 else "test"
+
+
+def compositions(split: str) -> list[Composition]:
+    """Return every composition of a split, in a fixed order.
+
+    split   train, validation or test
+    raises  ValueError for any other name
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: no such split; take one of {', '.join(SPLITS)}")
+    return [found for found in _all_compositions() if found.split == split]
+
+
+def _all_compositions() -> Iterator[Composition]:
+    for source in SOURCES.values():
+        for kept in FILTERS.values():
+            for mapped in MAPS.values():
+                for reduction in REDUCTIONS.values():
+                    if _fit(source, kept, mapped, reduction):
+                        yield Composition(source.name, kept.name, mapped.name, reduction.name)
+
+
+def _fit(source: Source, kept: Part, mapped: Part, reduction: Part) -> bool:
+    """Whether the four parts make a sensible task: the types meet, and a count needs no map."""
+    if source.kind not in kept.takes or source.kind not in mapped.takes:
+        return False
+    if kept.signed_only and source.name != "list":
+        return False
+    if mapped.signed_only and source.name != "list":
+        return False
+    if reduction.name == "count" and (mapped.name != "all" or kept.name == "all"):
+        return False
+    return (mapped.gives or source.kind) in reduction.takes
+
+
+class StarterTask(NamedTuple):
+    """A task, its composition, and its reference with the marks that shorthand is made from.
+
+    marked  the reference code in the grammar's markup (see trainer.starter.grammar)
+    """
+
+    task: Task
+    composition: Composition
+    marked: str
+
+
+def make_task(composition: Composition, rng: random.Random, serial: int = 0) -> StarterTask | None:
+    """Draw names, constants, wording and tests for a composition.
+
+    serial   makes the task_id unique
+    returns  the task, or None if no inputs were found on which the reference is well defined and
+             shows what the task is about
+    """
+    source, kept = SOURCES[composition.source], FILTERS[composition.filter]
+    mapped, reduction = MAPS[composition.map], REDUCTIONS[composition.reduction]
+    name, param = rng.choice(NAMES), rng.choice(source.params)
+    filter_k, map_k = kept.constant(rng), mapped.constant(rng)
+    marked = reference(source, kept, mapped, reduction, name, param, filter_k, map_k)
+    code = plain(marked)
+    tests = _tests(code, name, source, rng)
+    if tests is None:
+        return None
+    items = rng.choice(kept.words).format(items=source.items, k=filter_k)
+    after = rng.choice(mapped.words).format(k=map_k)
+    place = rng.choice(source.words).format(p=param)
+    what = rng.choice(reduction.words).format(items=items, place=place)
+    text = f"Write a function to {what}{after}."
+    task = Task(
+        task_id=f"starter/{composition.name}/{serial}", text=text, signature=f"def {name}({param}):",
+        entry_point=name, reference=code, tests=tests, family=f"{composition.source}+{composition.reduction}",
+    )  # fmt: skip
+    return StarterTask(task, composition, marked)
+
+
+def plain(marked: str) -> str:
+    """Return marked code without its marks."""
+    out, rest = [], marked
+    while "⟦" in rest:
+        before, _, rest = rest.partition("⟦")
+        inner, _, rest = rest.partition("⟧")
+        out += [before, inner.partition("|")[2]]
+    return "".join([*out, rest])
+
+
+def _tests(code: str, name: str, source: Source, rng: random.Random) -> tuple[str, ...] | None:
+    function = _compiled(code, name)
+    for _ in range(_TRIES):
+        tests, seen = [], set()
+        for _ in range(_TESTS_PER_TASK):
+            argument = source.draw(rng)
+            try:
+                value = function(argument)
+            except (ValueError, ZeroDivisionError, IndexError):
+                break
+            if isinstance(value, int) and abs(value) > 10**12:
+                break
+            seen.add(repr(value))
+            tests.append(f"assert {name}({argument!r}) == {value!r}")
+        if len(tests) == _TESTS_PER_TASK and len(seen) >= _TESTS_PER_TASK - 1:
+            return tuple(tests)
+    return None
+
+
+def _compiled(code: str, name: str) -> Callable[[Any], Any]:
+    """Run a reference of our own grammar; never a program from a model."""
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    found: Callable[[Any], Any] = namespace[name]
+    return found
+
+
+def generate(split: str, n: int, seed: int = 0) -> list[StarterTask]:
+    """Return n distinct tasks of a split, compositions in turn so that each is met equally often.
+
+    n       number of tasks
+    seed    the same seed gives the same tasks
+    raises  ValueError if the split does not hold n distinct tasks
+    """
+    rng = random.Random(f"{split}/{seed}")
+    pool = compositions(split)
+    rng.shuffle(pool)
+    found: list[StarterTask] = []
+    texts: set[tuple[str, str]] = set()
+    for turn in range(n * 20 // max(1, len(pool)) + 50):
+        for composition in pool:
+            made = make_task(composition, rng, serial=turn)
+            key = (made.task.text, made.task.signature) if made else None
+            if made and key and key not in texts:
+                texts.add(key)
+                found.append(made)
+                if len(found) == n:
+                    return found
+    raise ValueError(f"n={n}: the {split} split gave only {len(found)} distinct tasks; ask for fewer")
+
+
+def starter_tasks(split: str, n: int, seed: int = 0) -> list[Task]:
+    """Return n distinct tasks of a split (train, validation, test); see generate."""
+    return [made.task for made in generate(split, n, seed)]
