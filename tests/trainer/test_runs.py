@@ -103,11 +103,11 @@ def small_files() -> Iterator[None]:
 @pytest.mark.usefixtures("small_files")
 def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(run: Run) -> None:
     run.append("episodes.jsonl", [{"step": 1}])
-    with pytest.raises(OSError):
+    with pytest.raises(DiskFull):
         run.append("episodes.jsonl", [{"step": 2, "program": "x" * 100_000}])
     assert list(run.rows("episodes.jsonl")) == [{"step": 1}]
     run.write_json("summary.json", {"a": 1})
-    with pytest.raises(OSError):
+    with pytest.raises(DiskFull):
         run.write_json("summary.json", {"a": "x" * 100_000})
     assert json.loads((run.folder / "summary.json").read_text()) == {"a": 1}
     assert not list(run.folder.glob(".*.partial"))
@@ -131,3 +131,6 @@ def test_a_full_disk_is_recognised_behind_a_librarys_own_error() -> None:
         assert is_disk_full(error)
     assert is_disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(RuntimeError("out of memory"))
+    loop = RuntimeError("out of memory")
+    loop.__cause__ = loop
+    assert not is_disk_full(loop)

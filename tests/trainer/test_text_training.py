@@ -25,7 +25,8 @@ SMALL = [
     "--dataset", "starter", "--no-lora", "--generator-model", "echo", "--train-tasks", "12",
     "--max-steps", "8",
     "--batch-size", "8", "--gradient-accumulation-steps", "2", "--num-generations", "4", "--device", "cpu",
-    "--max-completion-length", "8", "--no-gradient-checkpointing", "--threads", "1", "--learning-rate", "0.01",
+    "--max-completion-length", "8", "--no-gradient-checkpointing", "--threads", "1",
+    "--learning-rate", "0.01",
     "--reward", "lagrangian", "--scale-rewards", "none", "--loss-type", "dr_grpo", "--logging-steps", "1",
     "--save-steps", "2", "--eval-steps", "4", "--validation-tasks", "6", "--heldout-tasks", "6",
     "--example-steps", "4",
@@ -198,7 +199,7 @@ def test_an_outage_that_lasts_ends_the_run_with_a_checkpoint_and_moves_no_weight
 
 def test_a_full_disk_loses_nothing_that_was_written(student_folder: Path, rooms: Any, tmp_path: Path) -> None:
     folder = tmp_path / "full"
-    limited = f"ulimit -f 400; exec {sys.executable} -m trainer.cli " + " ".join(
+    limited = f"ulimit -f 120; exec {sys.executable} -m trainer.cli " + " ".join(
         argv(folder, student_folder, rooms)
     )
     done = subprocess.run(

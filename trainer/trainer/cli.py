@@ -66,7 +66,9 @@ def _guarded(argv: list[str]) -> int:
         return 1
     except Exception as error:
         if is_disk_full(error):
-            return _fail(f"the disk is full ({error}); make room and go on with --resume", 1)
+            return _fail(
+                f"the disk is full, or a quota reached ({error}); make room and go on with --resume", 1
+            )
         if isinstance(error, FileNotFoundError | ModuleNotFoundError):
             return _fail(str(error), 2)
         raise

@@ -47,12 +47,12 @@ def command(args: argparse.Namespace) -> int:
     logs = args.runs / f"demo-{stamp}-logs"
     with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as found:
         decoder, sandbox = found
+        settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox]
         for seed, folder in zip(seeds, folders, strict=True):
-            settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
             code = _verb(
-                "train", "text", "--config", str(args.config), "--runs", str(args.runs), "--name", folder.name,
-                "--seed", str(seed), *settings, *urls, quiet=True,
+                "train", "text", "--config", str(args.config), "--runs", str(args.runs),
+                "--name", folder.name, "--seed", str(seed), *settings, *urls, quiet=True,
             )  # fmt: skip
             if code:
                 return code

@@ -84,7 +84,6 @@ def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
     if config.device == "cpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    signal.signal(signal.SIGTERM, _terminated)
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1 and not (config.decoder_url and config.sandbox_url):
         raise ConfigError("several processes need services they share: give --decoder-url and --sandbox-url")
@@ -92,6 +91,14 @@ def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
         raise ConfigError("several processes need to agree on a run folder: give --name")
     run, checkpoint, folder = _folder(config, resume)
     print(f"run folder: {folder}", file=sys.stderr)
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _train(config, run, folder, checkpoint)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
     with services(folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
         from trainer.channels.text.trainer import train
 

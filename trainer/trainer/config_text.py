@@ -49,6 +49,11 @@ class Models(Section):
     gradient_checkpointing: bool = Field(True, description="recompute activations: less memory, more time")
     threads: int = Field(0, ge=0, le=256, description="torch threads on CPU; 0 leaves torch's choice")
 
+    @property
+    def student_source(self) -> str:
+        """Where the student's weights are: a folder or a hub name."""
+        return str(STARTER_STUDENT) if self.student_model == STARTER else self.student_model
+
 
 class Data(Section):
     """Tasks."""
@@ -223,8 +228,3 @@ class TextConfig(Output, Services, Reward, Rollouts, Optimiser, Data, Models):
     def trackers(self) -> list[str]:
         """The trackers to report to, less ClearML with --no-clearml."""
         return [name for name in self.report_to if self.clearml or name != "clearml"]
-
-    @property
-    def student_source(self) -> str:
-        """Where the student's weights are: a folder or a hub name."""
-        return str(STARTER_STUDENT) if self.student_model == STARTER else self.student_model

@@ -36,8 +36,10 @@ class DiskFull(OSError):
 
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error, or one it came from, says that the disk is full; libraries hide the errno."""
-    while error is not None:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if full or "No space left on device" in str(error) or "os error 28" in str(error):
             return True
         error = error.__cause__ or error.__context__
@@ -95,7 +97,8 @@ class Run:
             partial.replace(path)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise _explained(error, path) from error
+            _explain(error, path)
+            raise
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
@@ -156,7 +159,8 @@ def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         # Where even this fails, the line stays torn: readers and `rewind` leave a torn last line out.
         with contextlib.suppress(OSError):
             os.truncate(path, before)
-        raise _explained(error, path) from error
+        _explain(error, path)
+        raise
 
 
 def truncate_after(path: Path, step: int) -> None:
@@ -189,7 +193,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def _explained(error: OSError, path: Path) -> OSError:
-    if not is_disk_full(error):
-        return error
-    return DiskFull(errno.ENOSPC, "the disk is full; make room and go on with --resume", str(path))
+def _explain(error: OSError, path: Path) -> None:
+    """Raise DiskFull from an error that says so; return from any other, which the caller raises as it is."""
+    if is_disk_full(error):
+        how = "the disk is full, or a quota reached; make room and go on with --resume"
+        raise DiskFull(error.errno, how, str(path)) from error

@@ -22,7 +22,9 @@ import httpx
 from shared.errors import Unavailable
 
 PR_SET_PDEATHSIG = 1
-READY_S, STOP_S, POLL_S = 600.0, 10.0, 0.1
+# The decoder may have to fetch its model first; a sandbox that has not found a jail by then finds none.
+READY_S = {"decoder": 3600.0, "sandbox": 180.0}
+STOP_S, POLL_S, TELL_S = 10.0, 0.1, 30.0
 
 
 class Service:
@@ -58,20 +60,27 @@ class Service:
                 stdout=log, stderr=log, start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
 
-    def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until it takes requests. Raises Unavailable, quoting its log, if it ends or takes too long."""
-        end = time.monotonic() + timeout_s
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until it takes requests, and say so from time to time.
+
+        raises  Unavailable, quoting its log, if it ends or takes too long
+        """
+        start, told, limit = time.monotonic(), 0.0, timeout_s or READY_S[self.room]
         while not is_ready(self.url):
             assert self.process is not None
+            waited = time.monotonic() - start
             if self.process.poll() is not None:
-                raise Unavailable(f"the {self.room} ended with code {self.process.returncode}: {self.tail()}",
-                                  hint=f"see {self.log}")  # fmt: skip
-            if time.monotonic() > end:
-                raise Unavailable(f"the {self.room} is not ready after {timeout_s:g} s: {self.tail()}",
-                                  hint=f"see {self.log}")  # fmt: skip
+                what = f"the {self.room} ended with code {self.process.returncode}"
+                raise Unavailable(f"{what}: {self.tail()}", hint=f"see {self.log}")
+            if waited > limit:
+                what = f"the {self.room} is not ready after {limit:g} s"
+                raise Unavailable(f"{what}: {self.tail()}", hint=f"see {self.log}")
+            if waited - told > TELL_S:
+                print(f"waiting for the {self.room} ({waited:.0f} s); see {self.log}", file=sys.stderr)
+                told = waited
             time.sleep(POLL_S)
 
-    def tail(self, lines: int = 5) -> str:
+    def tail(self, lines: int = 3) -> str:
         """Return the end of its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
         return "\n".join(text.splitlines()[-lines:])

@@ -50,7 +50,7 @@ class Recorder(TrainerCallback):
         self.outages, self.reason = 0, ""
         self.row: dict[str, Any] = {}
         self.seconds = {"train": 0.0, "decode": 0.0, "sandbox": 0.0}
-        self._started = time.monotonic()
+        self._started, self._unanswered = time.monotonic(), False
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = time.monotonic()
@@ -61,7 +61,9 @@ class Recorder(TrainerCallback):
     ) -> None:
         """Forget the gradient of a step without answers: it is zero, but momentum would move the weights."""
         batches = _everywhere(self.reward.taken)
-        if batches and all(e.reward is None for batch in batches for e in batch.episodes):
+        if batches:
+            self._unanswered = all(e.reward is None for batch in batches for e in batch.episodes)
+        if self._unanswered:
             for parameter in self.trainer.model.parameters():
                 parameter.grad = None
 

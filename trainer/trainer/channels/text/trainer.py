@@ -35,7 +35,7 @@ from trainer.tasks.sources import load_tasks
 from trainer.tasks.task import Task
 
 
-class TextTrainer(GRPOTrainer):  # type: ignore[misc]
+class TextTrainer(GRPOTrainer):
     """GRPOTrainer with our figures in its logs, and the seconds it samples.
 
     sample_s  seconds spent sampling since the step began
@@ -91,6 +91,7 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     chosen = precision(config)
     policy = load_policy(config, chosen, PartialState().local_process_index)
     untrained = _untrained(config, policy, test, run)
+    PartialState().wait_for_everyone()
     reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
     trainer = _trainer(config, policy, chosen, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
@@ -100,9 +101,11 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         trainer.add_callback(callback)
     if checkpoint is not None:
         recorder.load(read_state(checkpoint))
-    with interrupts:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _close(trainer, reward)
+    try:
+        with interrupts:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        _close(trainer, reward)
     step = trainer.state.global_step
     if interrupts.received is not None and step < trainer.state.max_steps:
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
@@ -169,7 +172,7 @@ def _summarise(
         raise ConfigError(
             f"{run.folder}: no evaluation succeeded, so there is no best checkpoint; --resume tries again"
         )
-    student = load_student(run.best, base=config.student_source)
+    student = load_student(run.best, base=config.student_source, precision=precision(config))
     found = evaluate(student, test, config, step=kept["step"], split="test").evaluation
     seconds["evaluate"] += time.monotonic() - started
     summary = summary_of(found, untrained, config, seconds)
