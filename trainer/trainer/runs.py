@@ -27,6 +27,8 @@ from typing import Any
 from trainer.config import ConfigError, Section, dump_yaml
 
 COMPLETE = "complete.json"
+# What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when its writes fall short.
+DISK_FULL_SIGNS = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
 STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
 
 
@@ -40,7 +42,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or "No space left on device" in str(error) or "os error 28" in str(error):
+        if full or any(sign in str(error) for sign in DISK_FULL_SIGNS):
             return True
         error = error.__cause__ or error.__context__
     return False
