@@ -134,13 +134,24 @@ def jailed_python() -> list[str]:
     command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
     for path in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
         if path.is_symlink():
-            command += ["--symlink", os.readlink(path), str(path)]
+            command += ["--symlink", str(path.readlink()), str(path)]
         elif path.exists():
             command += ["--ro-bind", str(path), str(path)]
     prefix = python.parent.parent
     if not prefix.is_relative_to("/usr"):
         command += ["--ro-bind", str(prefix), str(prefix)]
-    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    command += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(64 << 20),
+        "--tmpfs",
+        "/tmp",
+        "--chdir",
+        "/tmp",
+    ]
     return [*command, str(python), "-I", "-S", "-"]
 
 
@@ -182,7 +193,9 @@ def show(name: str, rounds: list[Measured]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = os.environ.get("PSUEDOPTIMAL_DATA", str(REPO / ".." / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with mbpp/mbpp.jsonl")
     parser.add_argument("--clients", type=int, default=8)
@@ -202,7 +215,10 @@ def main() -> int:
             plain.append(cold(jobs, options.lanes))
             rates = f"{batched[-1].rate:.0f}, {single[-1].rate:.0f}, {plain[-1].rate:.0f}"
             print(f"round {number + 1}: {rates} verdicts/s; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-    print(f"{len(jobs)} MBPP references, {options.lanes} lanes, {options.clients} clients, jail {options.jail}\n")
+    print(
+        f"{len(jobs)} MBPP references, {options.lanes} lanes, {options.clients} clients, "
+        f"jail {options.jail}\n"
+    )
     print("| way | verdicts/s | range | p50 ms | p99 ms | passed |\n|---|---|---|---|---|---|")
     first = show(f"POST /v1/judge, {options.batch} per request (ms per request)", batched)
     second = show("POST /v1/judge, 1 per request", single)

@@ -24,7 +24,9 @@ from shared.wire import Capabilities, ExecuteReply, ExecuteRequest, JudgeReply, 
 
 VERSION = "0.1.0"
 NDJSON = "application/x-ndjson"
-_STREAMED = {200: {"content": {NDJSON: {}}, "description": "as JSON, or as one line per job when it ends"}}
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {NDJSON: {}}, "description": "as JSON, or as one line per job when it ends"}
+}
 
 
 def create_app(settings: SandboxSettings) -> FastAPI:

@@ -31,7 +31,9 @@ def plan(job: ExecuteJob) -> Run:
 def _preamble(name: str) -> str:
     found = importlib.util.find_spec(f"shared.{name}")
     if found is None or found.origin is None:
-        raise Unsupported(f"preamble={name!r}: not in this installation", field="jobs.preamble", hint="leave it out")
+        raise Unsupported(
+            f"preamble={name!r}: not in this installation", field="jobs.preamble", hint="leave it out"
+        )
     return Path(found.origin).read_text(encoding="utf-8")
 
 

@@ -57,7 +57,6 @@ class Lane:
             await asyncio.wait_for(self._ready, _START_S)
         except (LaneBroken, asyncio.TimeoutError) as error:
             said = self._said()
-            await self.close()
             raise LaneBroken(f"the zygote did not start: {said or error}") from error
 
     async def run(self, run: Run) -> Ended:
@@ -169,7 +168,7 @@ class Lane:
 
     async def _close(self) -> None:
         self.broken = True
-        if self._ready.done():
+        if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # a waiter that went away must not turn it into a warning
         for fd in (self._requests, self._replies):
             self._loop.remove_reader(fd)
@@ -186,5 +185,3 @@ class Lane:
             self.kill()
             self.process.wait()
         self.jail.sweep(self.number)
-
-

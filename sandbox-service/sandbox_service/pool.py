@@ -164,6 +164,7 @@ class Pool:
         try:
             await lane.warm()
         except BaseException:
+            await lane.close()
             self._all.discard(lane)
             raise
         self._warm.put_nowait(lane)

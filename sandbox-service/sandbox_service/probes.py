@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sandbox_service.decode import CodecError, decode
 from sandbox_service.pool import Pool
@@ -98,8 +100,9 @@ _WRITE = """
 import os
 def found():
     got = []
-    for folder in ('/', '/etc', '/usr', '/usr/lib', '/dev', '/proc/sys/kernel', '/var/tmp', '/run', {home!r}, {here!r}):
-        path = folder + '/left-by-a-probe'
+    folders = ('/', '/etc', '/usr', '/usr/lib', '/dev', '/proc/sys/kernel', '/var/tmp', '/run')
+    for folder in (*folders, {home!r}, {here!r}):
+        path = folder + '/{left}'
         try:
             open(path, 'w').close()
             os.unlink(path)
@@ -190,8 +193,8 @@ _LEAVE = """
 import os, signal, time
 for folder in ('/tmp', '/dev/shm', os.getcwd()):
     try:
-        os.makedirs(folder + '/left/deep')
-        open(folder + '/math.py', 'w').write('pi = 3')
+        os.makedirs(folder + '/{left}/deep')
+        open(folder + '/{left}/deep/file', 'w').write('left')
     except OSError:
         pass
 if os.fork() == 0:
@@ -208,37 +211,58 @@ def found():
     got = []
     for folder in ('/tmp', '/dev/shm', os.getcwd()):
         try:
-            got += [folder + '/' + name for name in os.listdir(folder) if name in ('left', 'math.py')]
+            got += [folder + '/' + name for name in os.listdir(folder) if name == '{left}']
         except OSError:
             pass
     return ' '.join(got)
 """
 
 
+class Bait(NamedTuple):
+    """A file that only this user may read, a port of this machine that listens, a name for what is left."""
+
+    secret: str
+    port: int
+    left: str
+
+
 @contextmanager
-def _bait() -> Iterator[tuple[str, int]]:
-    """A file that only this user may read, and a port of this machine that listens."""
+def _bait() -> Iterator[Bait]:
+    """Lay the bait, and in the end delete what a probe left outside a jail that did not hold."""
+    left = f"left-by-a-probe-{secrets.token_hex(8)}"
+    try:
+        with _laid(left) as bait:
+            yield bait
+    finally:
+        for folder in ("/tmp", "/dev/shm"):
+            shutil.rmtree(Path(folder) / left, ignore_errors=True)
+
+
+@contextmanager
+def _laid(left: str) -> Iterator[Bait]:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
         path = Path(folder) / "secret"
         path.write_text(secrets.token_hex(16), encoding="utf-8")
         path.chmod(0o600)
-        yield str(path), listener.getsockname()[1]
+        yield Bait(str(path), listener.getsockname()[1], left)
 
 
-def attempts(secret_path: str, port: int) -> list[Attempt]:
+def attempts(bait: Bait) -> list[Attempt]:
     """Return all attempts on this machine. The two that belong together (leave, look) stand in order."""
-    pid, arm = os.getpid(), os.uname().machine == "aarch64"
-    here = {"home": str(Path.home()), "here": str(Path.cwd())}
+    pid, arm, left = os.getpid(), os.uname().machine == "aarch64", {"left": bait.left}
+    here = {"home": str(Path.home()), "here": str(Path.cwd()), **left}
     honest = Run("import zoneinfo, asyncio\nprint('hello')\nanswer = [6 * 7]", "", ("answer",), _LIMITS)
     return [
         Attempt("an honest program gets its answer", honest, lambda ended: _value(ended) == [42], "rlimits"),
-        _asks("read a secret file of this machine", _SECRET.format(path=secret_path)),
+        _asks("read a secret file of this machine", _SECRET.format(path=bait.secret)),
         _asks("read another process's environment or memory", _ENVIRONMENT.format(pid=pid)),
-        _asks("connect to this machine, or open a raw socket", _NETWORK.format(port=port)),
+        _asks("connect to this machine, or open a raw socket", _NETWORK.format(port=bait.port)),
         _asks("write outside its own folder", _WRITE.format(**here)),
         _asks("see other processes", _PROCESSES),
         _asks("kill the zygote or the service", _SIGNALS.format(pid=pid)),
-        _asks("make a namespace, trace, mount, use rare kernel interfaces", _KERNEL.format(ppid=1, arm=int(arm))),
+        _asks(
+            "make a namespace, trace, mount, use rare kernel interfaces", _KERNEL.format(ppid=1, arm=int(arm))
+        ),
         _asks("raise its own limits", _LIMITS_RAISED, "rlimits"),
         _asks("write a file over its limit", _FILE, "rlimits"),
         _asks("start more processes than allowed", _FORKS, "process"),
@@ -246,15 +270,15 @@ def attempts(secret_path: str, port: int) -> list[Attempt]:
         _ends("use more CPU time than allowed", "while True: pass", ("timeout",), cpu_s=0.3),
         _ends("outlast its wall time asleep", "import time; time.sleep(60)", ("timeout",), wall_s=0.5),
         _ends("print more than allowed", "print('x' * (1 << 20))", ("output_limit",)),
-        _ends("leave a process and files behind", _LEAVE, ("answered",)),
-        _asks("find what another run left", _LEFT),
+        _ends("leave a process and files behind", _LEAVE.format(**left), ("answered",)),
+        _asks("find what another run left", _LEFT.format(**left)),
     ]
 
 
 async def probe(pool: Pool) -> list[Probe]:
     """Try everything against a warm pool, one after the other so that leftovers can be looked for."""
-    with _bait() as (path, port):
-        return [await _tried(pool, attempt) for attempt in await asyncio.to_thread(attempts, path, port)]
+    with _bait() as bait:
+        return [await _tried(pool, attempt) for attempt in await asyncio.to_thread(attempts, bait)]
 
 
 async def _tried(pool: Pool, attempt: Attempt) -> Probe:
@@ -270,7 +294,6 @@ async def _tried(pool: Pool, attempt: Attempt) -> Probe:
 
 def broken_promises(jail: str, probes: list[Probe]) -> list[Probe]:
     """Return the probes that did not hold although a jail of this name must stand them."""
-    with _bait() as (path, port):
-        needed = {attempt.name: attempt.needed for attempt in attempts(path, port)}
-    strength = STRENGTH.index(jail)  # type: ignore[arg-type]
+    needed = {attempt.name: attempt.needed for attempt in attempts(Bait("", 0, ""))}
+    strength = STRENGTH.index(jail)
     return [one for one in probes if not one.held and STRENGTH.index(needed[one.name]) <= strength]

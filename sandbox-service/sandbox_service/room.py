@@ -60,7 +60,10 @@ class Room:
             "sandbox_queue_seconds": ("seconds of work that wait", lambda: self.admission.queued_s),
             "sandbox_lane_deaths": ("lanes that died with a run", lambda: self._pool_count("deaths")),
             "sandbox_lanes_recycled": ("lanes replaced for any reason", lambda: self._pool_count("recycled")),
-            "sandbox_starved_runs": ("runs repeated for want of a processor", lambda: self._pool_count("starved")),
+            "sandbox_starved_runs": (
+                "runs repeated for want of a processor",
+                lambda: self._pool_count("starved"),
+            ),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
@@ -178,7 +181,7 @@ class Room:
 def candidates(settings: SandboxSettings) -> list[Jail]:
     """Return the jails to try, strongest first; raises JailMissing with every reason when there is none."""
     uids = Uids(settings.uid_base, settings.lanes + settings.spares, settings.recycle_runs)
-    makers: dict[str, Callable[[Uids], Jail]] = {"bwrap": Bwrap, "process": Process}
+    makers: dict[str, type[Bwrap] | type[Process]] = {"bwrap": Bwrap, "process": Process}
     wanted = list(makers) if settings.jail == "auto" else [settings.jail]
     found: list[Jail] = []
     reasons = []
@@ -188,15 +191,16 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
         except JailMissing as error:
             reasons.append(f"{name}: {error}")
             continue
-        if STRENGTH.index(jail.name) >= STRENGTH.index(settings.min_isolation):  # type: ignore[arg-type]
+        if STRENGTH.index(jail.name) >= STRENGTH.index(settings.min_isolation):
             found.append(jail)
         else:
             jail.close()
-            reasons.append(f"here it would be `{jail.name}`, weaker than wanted: " + "; ".join(jail.weaknesses))
+            why = "; ".join(jail.weaknesses)
+            reasons.append(f"here it would be `{jail.name}`, weaker than wanted: {why}")
     if not found:
         raise JailMissing(
-            f"SANDBOX_JAIL={settings.jail!r}, SANDBOX_MIN_ISOLATION={settings.min_isolation!r}: no such jail here: "
-            + " | ".join(reasons),
+            f"SANDBOX_JAIL={settings.jail!r}, SANDBOX_MIN_ISOLATION={settings.min_isolation!r}: "
+            "no such jail here: " + " | ".join(reasons),
             hint="give the machine what is missing, or accept less by SANDBOX_MIN_ISOLATION="
             + " or ".join(STRENGTH[: STRENGTH.index(settings.min_isolation)] or ("(nothing is weaker)",)),
         )
@@ -206,7 +210,8 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
 def _version(jail: Jail) -> str:
     if str(jail.python) == sys.executable:
         return sys.version.split()[0]
-    done = subprocess.run([str(jail.python), "-I", "-S", "--version"], capture_output=True, text=True, check=True)
+    command = [str(jail.python), "-I", "-S", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.split()[-1]
 
 

@@ -25,10 +25,11 @@ class Run:
     """One program to run in one jail, once.
 
     `program` is compiled alone and never joined with any test text. `setup` runs before it in the same
-    namespace, and again after it where it fails for a name that the program defines. Each of `calls` is a Python expression, evaluated afterwards in that namespace, in order, and
-    answered by one value. `result` names a variable to bring back as one more answer, after the calls.
-    `beside` holds test statements that run in the candidate's namespace (assurance `in_sandbox`), one answer
-    each, after the calls; it is filled only when that was asked for. No expected value travels otherwise.
+    namespace, and again after it where it fails for a name that the program defines. Each of `calls` is a
+    Python expression, evaluated afterwards in that namespace, in order, and answered by one value. `beside`
+    holds test statements that run there too (assurance `in_sandbox`), one answer each, after the calls; it is
+    filled only when that was asked for. `result` names a variable to bring back as the last answer. No
+    expected value travels otherwise.
     """
 
     program: str

@@ -36,9 +36,9 @@ class SandboxSettings(ServiceSettings):
         "process-same-uid", description="refuse to work in a jail weaker than this one"
     )
     lanes: int = Field(
-        default_factory=_processors, ge=1, le=64, description="programs that run at a time; default: processors"
+        default_factory=_processors, ge=1, le=64, description="programs that run at a time; unset: processors"
     )
     spares: int = Field(1, ge=0, le=16, description="warm lanes beside them, for those that die")
     recycle_runs: int = Field(1000, ge=1, le=1000, description="runs after which a lane is replaced")
     queue_limit: int = Field(4000, ge=1, le=100_000, description="jobs that may wait; more are answered 429")
-    uid_base: int = Field(20_000, ge=1000, le=50_000, description="first uid for runs, where root can give them")
+    uid_base: int = Field(20_000, ge=1000, le=50_000, description="first uid of runs, where root gives them")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+
 from sandbox_service.jails.bwrap import Bwrap
 from sandbox_service.jails.jail import Jail, JailMissing
 from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
 from sandbox_service.pool import Pool
 from sandbox_service.run import Ended, Run
-
 from shared.wire import Limits
 
 SMALL = Limits(cpu_s=1, wall_s=4, memory_mb=128, output_kb=64, file_mb=1, processes=8)
@@ -55,6 +55,20 @@ class Cell:
         """End all lanes."""
         self.wait(self.pool.close())
         self.loop.close()
+
+
+@pytest.fixture
+def cell_in() -> Iterator[Callable[[Jail], Cell]]:
+    """Make a cell in a jail of the test's own; it ends with the test."""
+    made: list[Cell] = []
+
+    def make(jail: Jail) -> Cell:
+        made.append(Cell(jail))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 @pytest.fixture(scope="module", params=["bwrap", "process"])

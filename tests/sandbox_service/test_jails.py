@@ -47,7 +47,11 @@ ATTACKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         (),
         ("output_limit",),
     ),
-    "closes every descriptor": ("import os\nos.closerange(0, 256)\ndef f(x): return x", ("f(1)",), ("exited",)),
+    "closes every descriptor": (
+        "import os\nos.closerange(0, 256)\ndef f(x): return x",
+        ("f(1)",),
+        ("exited",),
+    ),
     "writes frames to every descriptor": (
         "import os, struct\n"
         "for fd in range(3, 64):\n"
@@ -119,9 +123,14 @@ ATTACKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         (),
         ("answered", "timeout"),  # Landlock walks every path from its end: quadratic
     ),
-    "takes its folder away": ("import os\ntry: os.chmod(os.getcwd(), 0)\nexcept OSError: pass", (), ("answered",)),
+    "takes its folder away": (
+        "import os\ntry: os.chmod(os.getcwd(), 0)\nexcept OSError: pass",
+        (),
+        ("answered",),
+    ),
     "exhausts descriptors": (
-        "import os\nfds = []\ntry:\n    while True: fds.append(os.open('/dev/null', 0))\nexcept OSError: pass\n"
+        "import os\nfds = []\n"
+        "try:\n    while True: fds.append(os.open('/dev/null', 0))\nexcept OSError: pass\n"
         "def f(x): return len(fds) < 200",
         ("f(1)",),
         ("answered",),
@@ -163,7 +172,9 @@ def test_values_come_back_in_order_and_an_exception_keeps_the_others(cell: Any) 
 
 
 def test_leaving_inside_a_call_keeps_the_answers_before_it(cell: Any) -> None:
-    ended = cell.run("import os\ndef f(x):\n    return x if x < 3 else os._exit(0)", "f(1)", "f(2)", "f(3)", "f(4)")
+    ended = cell.run(
+        "import os\ndef f(x):\n    return x if x < 3 else os._exit(0)", "f(1)", "f(2)", "f(3)", "f(4)"
+    )
     assert ended.how == "exited"
     assert [answer.status for answer in ended.answers] == ["value", "value", "missing", "missing"]
     cell.is_honest()
@@ -181,14 +192,17 @@ def test_what_a_program_prints_is_data_and_never_an_answer(cell: Any) -> None:
     "program",
     [
         "import array, cmath, sys\ndef f(x):\n    return sys.getsizeof(array.array('i', [x])) > 0",
-        "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\ndef f(x):\n    return P(x) == P(x)",
+        "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\n"
+        "def f(x):\n    return P(x) == P(x)",
         "def f(x):\r\n\tif x == 0:\r\n\t\treturn True\r\n\treturn f(x - 1)\r\nprint(f(900))\r\n",
         "n = 0\ndef f(x):\n    global n\n    n += x\n    return n == x",
         "if __name__ == '__main__':\n    raise SystemExit(1)\ndef f(x):\n    return True",
-        "import threading, queue, asyncio\nasync def g(): return True\ndef f(x):\n    return asyncio.run(g())",
+        "import threading, queue, asyncio\nasync def g(): return True\n"
+        "def f(x):\n    return asyncio.run(g())",
         "import enum, typing, pickle\nclass C(enum.Enum):\n    A = 1\ndef f(x):\n"
         "    return pickle.loads(pickle.dumps(C.A)) is C.A",
-        "import hashlib, uuid, csv, io, zoneinfo\ndef f(x):\n    return len(hashlib.md5(b'').hexdigest()) == 32",
+        "import hashlib, uuid, csv, io, zoneinfo\n"
+        "def f(x):\n    return len(hashlib.md5(b'').hexdigest()) == 32",
         "import subprocess\ndef f(x):\n    return subprocess.run(['/usr/bin/true']).returncode == 0",
     ],
 )
@@ -210,7 +224,9 @@ def test_beside_statements_and_a_result_follow_the_calls(cell: Any) -> None:
 
 
 def test_chance_is_the_same_in_every_run(cell: Any) -> None:
-    program = "import random\nx = [random.random(), sorted({'a', 'b', 'c'}, key=hash), list({'x', 'y', 'z', 'w'})]"
+    program = (
+        "import random\nx = [random.random(), sorted({'a', 'b', 'c'}, key=hash), list({'x', 'y', 'z', 'w'})]"
+    )
     first, second = cell.run(program, "x"), cell.run(program, "x")
     assert first.answers[0].payload == second.answers[0].payload
 

@@ -23,7 +23,10 @@ def test_cpu_time_ends_a_loop_near_its_limit(cell: Any) -> None:
 
 
 def test_cpu_time_of_children_counts_once_they_are_dead(cell: Any) -> None:
-    program = "import os\nwhile True:\n    pid = os.fork()\n    if not pid:\n        sum(range(10**7)); os._exit(0)\n    os.waitpid(pid, 0)"
+    program = (
+        "import os\nwhile True:\n    pid = os.fork()\n"
+        "    if not pid:\n        sum(range(10**7)); os._exit(0)\n    os.waitpid(pid, 0)"
+    )
     ended = cell.run(program, limits=limits(cpu_s=1, wall_s=120))
     assert ended.how == "timeout"
 
@@ -37,14 +40,19 @@ def test_sleeping_ends_at_the_wall_limit_and_costs_no_cpu(cell: Any) -> None:
 
 
 def test_a_patched_clock_changes_no_measurement(cell: Any) -> None:
-    program = "import time\nreal = time.sleep\ntime.time = time.monotonic = time.perf_counter = lambda: 0.0\ndef f():\n    real(0.2)\n    return 1"
+    program = (
+        "import time\nreal = time.sleep\n"
+        "time.time = time.monotonic = time.perf_counter = lambda: 0.0\ndef f():\n    real(0.2)\n    return 1"
+    )
     ended = cell.run(program, "f()", limits=limits())
     assert ended.wall_ms >= 200
 
 
 @pytest.mark.parametrize("memory_mb", [32, 64, 256])
 def test_memory_is_given_up_to_the_limit_and_not_beyond(cell: Any, memory_mb: int) -> None:
-    within = cell.run(f"x = bytearray({memory_mb - 12} << 20)", "len(x) > 0", limits=limits(memory_mb=memory_mb))
+    within = cell.run(
+        f"x = bytearray({memory_mb - 12} << 20)", "len(x) > 0", limits=limits(memory_mb=memory_mb)
+    )
     beyond = cell.run(f"x = bytearray({memory_mb + 1} << 20)", "1", limits=limits(memory_mb=memory_mb))
     assert within.how == "answered", within
     assert beyond.how == "memory", beyond
@@ -57,14 +65,20 @@ def test_memory_that_runs_out_in_a_call_is_told_by_name(cell: Any) -> None:
 
 
 def test_output_may_reach_its_limit_and_not_pass_it(cell: Any) -> None:
-    exactly = cell.run("import sys\nsys.stdout.write('x' * 65000)\nsys.stderr.write('y' * 536)", "1", limits=limits())
-    beyond = cell.run("import sys\nsys.stdout.write('x' * 65001)\nsys.stderr.write('y' * 536)", "1", limits=limits())
+    exactly = cell.run(
+        "import sys\nsys.stdout.write('x' * 65000)\nsys.stderr.write('y' * 536)", "1", limits=limits()
+    )
+    beyond = cell.run(
+        "import sys\nsys.stdout.write('x' * 65001)\nsys.stderr.write('y' * 536)", "1", limits=limits()
+    )
     assert exactly.how == "answered", exactly
     assert beyond.how == "output_limit", beyond
 
 
 def test_honest_output_of_ten_megabytes_is_no_timeout(cell: Any) -> None:
-    ended = cell.run("for _ in range(1000): print('x' * 10000)\nprint('end')", "1", limits=limits(output_kb=11000))
+    ended = cell.run(
+        "for _ in range(1000): print('x' * 10000)\nprint('end')", "1", limits=limits(output_kb=11000)
+    )
     assert ended.how == "answered", ended
     assert ended.stdout_tail.endswith("x\nend\n")
 
@@ -78,7 +92,8 @@ def test_a_file_ends_at_its_limit(cell: Any) -> None:
 def test_processes_are_counted_with_the_program_itself(cell: Any) -> None:
     program = (
         "import os, time\ndef f():\n    n = 1\n    try:\n        while True:\n"
-        "            if os.fork() == 0: time.sleep(30)\n            n += 1\n    except BlockingIOError:\n        return n"
+        "            if os.fork() == 0: time.sleep(30)\n            n += 1\n"
+        "    except BlockingIOError:\n        return n"
     )
     ended = cell.run(program, "f()", limits=limits(processes=5))
     assert ended.answers[0].payload == b'["i","0x5"]', ended
@@ -87,7 +102,13 @@ def test_processes_are_counted_with_the_program_itself(cell: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x = 'a' * (3 << 20)", "x = [[]]\nfor _ in range(5000): x = [x]", "x = 1 << 10**6", "x = list(range(10**6))"]
+    "text",
+    [
+        "x = 'a' * (3 << 20)",
+        "x = [[]]\nfor _ in range(5000): x = [x]",
+        "x = 1 << 10**6",
+        "x = list(range(10**6))",
+    ],
 )
 def test_an_answer_over_the_codecs_budget_ends_nothing_else(cell: Any, text: str) -> None:
     ended = cell.run(text, "x", "1", limits=limits())

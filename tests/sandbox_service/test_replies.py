@@ -6,6 +6,7 @@ import os
 import random
 
 import pytest
+
 from sandbox_service.inside import frames
 from sandbox_service.replies import Collected, Frames, LaneBroken
 
@@ -17,7 +18,9 @@ def end(reason: bytes = frames.EXIT, status: int = 0) -> bytes:
     return frames.END.pack(reason, status, 1.0, 10.0, -1.0, 2048, True)
 
 
-def answer(index: int, payload: bytes = b'["N"]', status: bytes = frames.VALUE, seconds: float = 0.001) -> bytes:
+def answer(
+    index: int, payload: bytes = b'["N"]', status: bytes = frames.VALUE, seconds: float = 0.001
+) -> bytes:
     return frames.ANSWER.pack(index, status, seconds, len(payload)) + payload
 
 
@@ -30,7 +33,11 @@ def test_frames_are_cut_the_same_however_they_arrive(size: int) -> None:
     parser, found = Frames(), []
     for at in range(0, len(stream), size):
         found += parser.feed(stream[at : at + size])
-    assert [(frame.kind, len(frame.payload)) for frame in found] == [(b"R", 0), (b"O", 50), (b"Z", len(end()))]
+    assert [(frame.kind, len(frame.payload)) for frame in found] == [
+        (b"R", 0),
+        (b"O", 50),
+        (b"Z", len(end())),
+    ]
 
 
 def test_a_frame_of_unknown_kind_or_too_long_breaks_the_lane() -> None:
@@ -68,7 +75,9 @@ def test_noise_never_raises_and_never_makes_an_answer_too_many() -> None:
         collected.answer_bytes(LOADED if chance.random() < 0.5 else b"")
         for _ in range(chance.randrange(4)):
             collected.answer_bytes(chance.randbytes(chance.randrange(40)))
-            collected.answer_bytes(answer(chance.randrange(4), seconds=chance.choice([0.1, -5.0, float("nan")])))
+            collected.answer_bytes(
+                answer(chance.randrange(4), seconds=chance.choice([0.1, -5.0, float("nan")]))
+            )
         ended = collected.ended(end())
         assert len(ended.answers) == 3
         assert all(0 <= one.wall_ms <= ended.wall_ms for one in ended.answers)

@@ -6,6 +6,7 @@ writes is the candidate's word: the candidate can change every object here, this
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -69,10 +70,8 @@ def run(pipes: Pipes, confined: Confined) -> None:
         harden.filter_system_calls(confined.lonely)
     answer(answers, body)
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(BaseException):  # the candidate may have put anything there
             stream.flush()
-        except BaseException:  # noqa: BLE001 - the candidate may have put anything there
-            pass  # noqa: SIM105
     os._exit(0)
 
 

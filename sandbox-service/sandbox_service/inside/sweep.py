@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -24,7 +25,7 @@ NOTHING = Reaped(0.0, 0)
 
 
 def reap_one(used: Reaped) -> tuple[int, int, Reaped] | None:
-    """Reap one dead child; return (pid, wait status, used), pid 0 when none is dead, None when none is left."""
+    """Reap one dead child: (pid, wait status, used), with pid 0 when none is dead; None when none is left."""
     try:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
     except ChildProcessError:
@@ -68,10 +69,8 @@ def _kill(uid: int | None, children: int | None) -> None:
 
 
 def _signal(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, 9)
-    except (ProcessLookupError, PermissionError):
-        pass  # noqa: SIM105 - contextlib is not worth its import here
 
 
 def as_user(uid: int, act: Callable[[], None]) -> None:
@@ -113,10 +112,8 @@ def _empty(folder: str) -> None:
 
     A tree that is too deep or too large is left standing; the caller sees that and the jail is thrown away.
     """
-    try:
+    with contextlib.suppress(OSError):  # it is root's, and need not be changed then
         os.chmod(folder, 0o700 | stat.S_IMODE(os.stat(folder).st_mode))  # noqa: PTH101, PTH116
-    except OSError:
-        pass  # noqa: SIM105
     budget, stack = _ENTRIES_MAX, [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)]
     names: list[str] = []
     while stack and budget > 0 and len(stack) < 64:
@@ -129,7 +126,7 @@ def _empty(folder: str) -> None:
                     break
                 os.unlink(entry.name, dir_fd=stack[-1])
         if below is not None:
-            os.chmod(below, 0o700, dir_fd=stack[-1])  # noqa: PTH101
+            os.chmod(below, 0o700, dir_fd=stack[-1])
             stack.append(os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=stack[-1]))
             names.append(below)
             continue

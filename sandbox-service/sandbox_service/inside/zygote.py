@@ -89,7 +89,9 @@ class Zygote:
             head = frames.read_exactly(self.requests, frames.REQUEST.size)
             nonce, cpu_s, wall_s, memory, output, file_bytes, processes, length = frames.REQUEST.unpack(head)
             started = time.monotonic()
-            self.hand_over(request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length)
+            self.hand_over(
+                request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length
+            )
         except EOFError:
             return False
         watch = meter.Watch(pid, cpu_s, started + wall_s, memory, output)

@@ -39,7 +39,7 @@ class Bwrap:
             raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
         self.python = interpreter()
         self.root, self.uids = os.geteuid() == 0, uids
-        self.layers = (
+        self.layers: tuple[str, ...] = (
             "pid, mount, network, ipc, uts namespaces" + ("" if self.root else ", user namespace"),
             "read-only system, private /tmp and /dev",
             "a fresh uid per run" if self.root else "one uid inside, zygote is PID 1",
@@ -47,7 +47,7 @@ class Bwrap:
             "seccomp",
             "rlimits",
         )
-        self.weaknesses = (
+        self.weaknesses: tuple[str, ...] = (
             "shares this machine's kernel",
             "no cgroup: memory is held per process by RLIMIT_AS and for all together ten times a second",
             "files in /tmp are bounded by bytes (64 MiB), not by number",
@@ -67,31 +67,43 @@ class Bwrap:
         command += ["--unshare-cgroup-try", "--hostname", "jail", "--die-with-parent", "--new-session"]
         command += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
         if self.root:
-            command += [word for cap in ("KILL", "SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{cap}")]
+            command += [
+                word
+                for cap in ("KILL", "SETUID", "SETGID", "SETPCAP")
+                for word in ("--cap-add", f"CAP_{cap}")
+            ]
         else:
             command += ["--unshare-user", "--uid", "20000", "--gid", "20000"]
         for path in map(Path, _SYSTEM):
             if path.is_symlink():
-                command += ["--symlink", os.readlink(path), str(path)]
+                command += ["--symlink", str(path.readlink()), str(path)]
             elif path.is_dir():
                 command += ["--ro-bind", str(path), str(path)]
         command += ["--perms", "0755", "--dir", "/etc"]
-        for path in _ETC:
-            command += ["--ro-bind-try", path, path]
+        for name in _ETC:
+            command += ["--ro-bind-try", name, name]
         prefix = self.python.parent.parent
         if not prefix.is_relative_to("/usr"):
             for parent in reversed(prefix.parents[:-1]):
                 command += ["--perms", "0755", "--dir", str(parent)]
             command += ["--ro-bind", str(prefix), str(prefix)]
-        command += ["--ro-bind", str(INSIDE), f"{_ROOM}/sandbox_service/inside", "--proc", "/proc", "--tmpfs", "/dev"]
+        command += [
+            "--ro-bind",
+            str(INSIDE),
+            f"{_ROOM}/sandbox_service/inside",
+            "--proc",
+            "/proc",
+            "--tmpfs",
+            "/dev",
+        ]
         for device in _DEVICES:
             command += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
         command += ["--symlink", "/proc/self/fd", "/dev/fd"]
         command += ["--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]
         command += ["--perms", "1777", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
-        for name, value in ENVIRONMENT.items():
-            command += ["--setenv", name, value]
+        for variable, value in ENVIRONMENT.items():
+            command += ["--setenv", variable, value]
         return command
 
     def start(self, lane: int) -> Start:

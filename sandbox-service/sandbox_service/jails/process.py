@@ -38,15 +38,22 @@ class Process:
         self.fresh = self.filtered and os.geteuid() == 0
         self.name = "process" if self.fresh else "process-same-uid" if self.landlock else "rlimits"
         self.python = _reachable_interpreter() if self.fresh else interpreter()
-        self.layers = (
+        self.layers: tuple[str, ...] = (
             *(("a fresh uid per run", "no capabilities") if self.fresh else ()),
             *((f"Landlock (ABI {harden.landlock_abi()})",) if self.landlock else ()),
             *(("no_new_privs", "seccomp: no sockets") if self.filtered else ()),
             "rlimits",
         )
         self.weaknesses = self._weaknesses()
-        self.folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
-        self.folder.chmod(0o711)
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the lanes' folders; made when the first lane starts."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
+            self._folder.chmod(0o711)
+        return self._folder
 
     def _weaknesses(self) -> tuple[str, ...]:
         found = ["shares this machine's kernel and its list of processes"]
@@ -103,7 +110,9 @@ class Process:
         self._delete(self.folder / f"lane-{lane}")
 
     def close(self) -> None:
-        self._delete(self.folder)
+        if self._folder is not None:
+            self._delete(self._folder)
+            self._folder = None
 
     @staticmethod
     def _delete(folder: Path) -> None:
@@ -114,10 +123,14 @@ class Process:
 def _reachable_interpreter() -> Path:
     """Return a Python that any uid can start; raise JailMissing when there is none."""
     for path in (interpreter(), Path("/usr/bin/python3").resolve(), Path("/usr/local/bin/python3").resolve()):
-        if path.exists() and all(parent.stat().st_mode & 1 for parent in (path, *path.parents)) and _new(path):
+        if (
+            path.exists()
+            and all(parent.stat().st_mode & 1 for parent in (path, *path.parents))
+            and _new(path)
+        ):
             return path
     raise JailMissing(
-        f"{interpreter()} lies in a folder that only its owner may enter, so a run with its own uid cannot use it",
+        f"{interpreter()} lies in a folder closed to other users: a run with its own uid cannot use it",
         hint="install Python 3.10 or newer under /usr, or the package `bubblewrap`",
     )
 

@@ -113,7 +113,11 @@ _SOCKET = (41, 198)
 _CLONE = (56, 220)
 _IOCTL = (16, 29)
 _PRLIMIT = (302, 261)
-_SIGNALS: dict[str, tuple[int | None, int | None]] = {"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131)}
+_SIGNALS: dict[str, tuple[int | None, int | None]] = {
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+}
 
 
 def _step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -153,7 +157,9 @@ def assemble(*, sockets: bool, signals: bool, machine: str | None = None) -> byt
                 steps += [_step(_JEQ, number, 0, 1), _refuse(error)]
     steps += _on(_CLONE[column], 0, [_step(_JSET, _NAMESPACES, 0, 1), _refuse(errno.EPERM)])
     steps += _on(_PRLIMIT[column], 0, [_step(_JEQ, 0, 1, 0), _refuse(errno.EPERM)])
-    injection = [step for call in _TERMINAL_INJECTION for step in (_step(_JEQ, call, 0, 1), _refuse(errno.EPERM))]
+    injection = [
+        step for call in _TERMINAL_INJECTION for step in (_step(_JEQ, call, 0, 1), _refuse(errno.EPERM))
+    ]
     steps += _on(_IOCTL[column], 1, injection)
     families = [_UNIX, _INET, _INET6] if sockets else []
     allowed = [_step(_JEQ, family, len(families) - place, 0) for place, family in enumerate(families)]
