@@ -33,7 +33,10 @@ def test_every_part_of_a_test_composition_is_met_in_training():
     train = compositions("train")
     for held_out in compositions("test"):
         for field in Composition._fields:
-            assert any(getattr(known, field) == getattr(held_out, field) for known in train), (held_out, field)
+            assert any(getattr(known, field) == getattr(held_out, field) for known in train), (
+                held_out,
+                field,
+            )
 
 
 def test_thousands_of_distinct_tasks_come_from_the_train_split():
@@ -99,7 +102,9 @@ def test_a_shorthand_never_loses_a_number_that_matters(tokenizer):
 
 
 def test_the_committed_weights_are_under_8_mb_and_say_how_they_were_made():
-    size = sum(f.stat().st_size for d in (GENERATOR_DIR, STUDENT_DIR) for f in Path(d).rglob("*") if f.is_file())
+    size = sum(
+        f.stat().st_size for d in (GENERATOR_DIR, STUDENT_DIR) for f in Path(d).rglob("*") if f.is_file()
+    )
     assert size < 8 * 1000 * 1000
     for folder in (GENERATOR_DIR, STUDENT_DIR):
         assert "python -m trainer.starter.build" in (folder / "README.md").read_text()

@@ -123,7 +123,9 @@ class Rollouts(Section):
 class Reward(Section):
     """Reward."""
 
-    reward: Literal["ratio", "log_ratio", "lagrangian"] = Field("ratio", description="see rewards.py")
+    reward: Literal["ratio", "log_ratio", "lagrangian", "gated"] = Field(
+        "ratio", description="see rewards.py"
+    )
     pass_reward: float = Field(
         10.0, description="ratio: times reference / message tokens when all tests pass"
     )
@@ -137,14 +139,16 @@ class Reward(Section):
         0.9,
         gt=0,
         le=1,
-        description="lagrangian: the pass rate to hold; also what the best checkpoint must reach",
+        description="lagrangian, gated: the pass rate to hold; also what the best checkpoint must reach",
     )
-    multiplier: float = Field(1.0, ge=0, description="lagrangian: reward of passing, at the start")
-    multiplier_rate: float = Field(0.5, ge=0, description="lagrangian: change per step and missing pass rate")
-    multiplier_min: float = Field(0.1, ge=0, description="lagrangian: lower bound of the multiplier")
-    multiplier_max: float = Field(10.0, gt=0, description="lagrangian: upper bound of the multiplier")
+    multiplier: float = Field(1.0, ge=0, description="lagrangian, gated: reward of passing, at the start")
+    multiplier_rate: float = Field(
+        0.5, ge=0, description="the multiplier's change per step and missing pass rate"
+    )
+    multiplier_min: float = Field(0.1, ge=0, description="lower bound of the multiplier")
+    multiplier_max: float = Field(10.0, gt=0, description="upper bound of the multiplier")
     pass_rate_memory: float = Field(
-        0.0, ge=0, lt=1, description="lagrangian: weight of earlier steps' pass rate"
+        0.0, ge=0, lt=1, description="multiplier: weight of earlier steps' pass rate"
     )
 
 

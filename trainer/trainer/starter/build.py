@@ -32,7 +32,7 @@ STUDENT_DIR = ROOT / "trainer" / "starter"
 
 
 class Recipe(NamedTuple):
-    """One model's size and training. Sizes are as small as the figures allow: every GRPO step pays for them."""
+    """One model's size and training. Small, as every GRPO step pays for it."""
 
     width: int
     inner: int
@@ -44,8 +44,12 @@ class Recipe(NamedTuple):
     tasks: int
 
 
-GENERATOR = Recipe(width=128, inner=320, layers=4, heads=4, steps=700, batch=64, learning_rate=3e-3, tasks=30000)
-STUDENT = Recipe(width=128, inner=256, layers=3, heads=4, steps=1000, batch=64, learning_rate=3e-3, tasks=30000)
+GENERATOR = Recipe(
+    width=128, inner=320, layers=4, heads=4, steps=1400, batch=64, learning_rate=3e-3, tasks=30000
+)
+STUDENT = Recipe(
+    width=128, inner=256, layers=3, heads=4, steps=1000, batch=64, learning_rate=3e-3, tasks=30000
+)
 
 
 class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
@@ -55,7 +59,9 @@ class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
     item   {"input_ids" [T], "labels" [T]} with -100 where the prompt stands
     """
 
-    def __init__(self, what: str, tasks: list[StarterTask], tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    def __init__(
+        self, what: str, tasks: list[StarterTask], tokenizer: PreTrainedTokenizerFast, seed: int
+    ) -> None:
         self.what, self.tasks, self.tokenizer, self.seed = what, tasks, tokenizer, seed
         self.tokens: list[MarkedTokens] = [tokenize_marked(made.marked, tokenizer) for made in tasks]
 
@@ -82,7 +88,7 @@ def generator_level(rng: random.Random) -> float:
 
 
 def student_level(rng: random.Random) -> float:
-    """How damaged the code is that the student writes before any reward: mostly whole, now and then shorter."""
+    """How damaged the code is that the student writes before any reward: mostly not."""
     return 0.0 if rng.random() < 0.6 else rng.uniform(0.0, 0.5)
 
 
@@ -105,14 +111,17 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=recipe.width, intermediate_size=recipe.inner,
-            num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
-            max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None,
+            num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=2048, tie_word_embeddings=True, bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
 
 
-def train(what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Path, seed: int) -> dict[str, float]:
+def train(
+    what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Path, seed: int
+) -> dict[str, float]:
     """Train one model from scratch and save it in Hugging Face format.
 
     what     "generator" or "student"
@@ -127,7 +136,8 @@ def train(what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Pa
         model=model, train_dataset=pairs, data_collator=lambda items: collate(items, pad),
         args=TrainingArguments(
             output_dir=str(out / "work"), max_steps=recipe.steps, per_device_train_batch_size=recipe.batch,
-            learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=60, weight_decay=0.01,
+            learning_rate=recipe.learning_rate, lr_scheduler_type="cosine", warmup_steps=60,
+            weight_decay=0.01,
             adam_beta2=0.98, max_grad_norm=1.0, logging_steps=100, save_strategy="no", report_to="none",
             seed=seed, use_cpu=True, remove_unused_columns=False, disable_tqdm=True, dataloader_num_workers=0,
         ),
@@ -145,7 +155,9 @@ def train(what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Pa
 
 def main(argv: list[str] | None = None) -> int:
     """Run the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=["generator", "student"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--generator-out", type=Path, default=GENERATOR_DIR)

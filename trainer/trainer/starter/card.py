@@ -9,22 +9,24 @@ _WHAT = {
     "generator": (
         "the frozen generator of Psuedoptimal's starter world",
         "decode complete, abbreviated and damaged code back to the complete code",
-        "structured shorthand of a reference (`trainer/starter/shorthand.py`) -> the reference. A tenth of the "
-        "examples are complete code; of the others a random share of the redundant tokens is dropped, signs and "
-        "line breaks first, then keywords, then variables. At least one token of each group that carries meaning "
-        "(name, source, filter, map, reduction, constants) is always left.",
+        "structured shorthand of a reference (`trainer/starter/shorthand.py`) -> the reference. A tenth of "
+        "the examples are complete code; of the others a random share of the redundant tokens is dropped, "
+        "signs and line breaks first, then keywords, then variables. At least one token of each group that "
+        "carries meaning (name, source, filter, map, reduction, constants) is always left.",
     ),
     "student": (
         "the untrained student of Psuedoptimal's starter world",
         "put a task's description and signature into code, slightly damaged",
-        "description and signature, in the encoder's prompt -> the reference. Six in ten examples are complete "
-        "code; the others lack a random share of redundant tokens, so that sampling has something to explore. "
-        "No reward was ever seen: this is the starting point that figures are compared with.",
+        "description and signature, in the encoder's prompt -> the reference. Six in ten examples are "
+        "complete code; the others lack a random share of redundant tokens, so that sampling has something "
+        "to explore. No reward was ever seen: this is the starting point that figures are compared with.",
     ),
 }
 
 
-def write_card(what: str, recipe: Mapping[str, float], figures: Mapping[str, float], seed: int, out: Path) -> None:
+def write_card(
+    what: str, recipe: Mapping[str, float], figures: Mapping[str, float], seed: int, out: Path
+) -> None:
     """Write README.md beside the weights.
 
     what     "generator" or "student"

@@ -12,10 +12,31 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 NAMES = (
-    "solve", "compute", "process", "evaluate", "analyze", "transform", "calculate", "measure", "extract",
-    "reduce", "check", "handle", "derive", "resolve", "collect", "inspect", "convert", "gather", "answer",
-    "examine", "summarize", "produce", "select", "perform",
-)  # fmt: skip
+    "solve",
+    "compute",
+    "process",
+    "evaluate",
+    "analyze",
+    "transform",
+    "calculate",
+    "measure",
+    "extract",
+    "reduce",
+    "check",
+    "handle",
+    "derive",
+    "resolve",
+    "collect",
+    "inspect",
+    "convert",
+    "gather",
+    "answer",
+    "examine",
+    "summarize",
+    "produce",
+    "select",
+    "perform",
+)
 
 NUMBER, CHAR, WORD = "number", "char", "word"
 
@@ -24,7 +45,7 @@ class Source(NamedTuple):
     """Where the items come from.
 
     kind    type of an item
-    params  names the argument may have
+    param   the argument's name
     loop    the marked head of the loop, with {p} for the argument
     words   how the text names the place, with {p} for the argument
     items   how the text names the items
@@ -33,7 +54,7 @@ class Source(NamedTuple):
 
     name: str
     kind: str
-    params: tuple[str, ...]
+    param: str
     loop: str
     words: tuple[str, ...]
     items: str
@@ -89,102 +110,71 @@ def _sentence(rng: random.Random) -> str:
     return " ".join(_word(rng) for _ in range(rng.randint(4, 7)))
 
 
-def _named(parts: list[Any]) -> Mapping[str, Any]:
+def named(parts: list[Any]) -> Mapping[str, Any]:
+    """Return parts by their names."""
     return {part.name: part for part in parts}
 
 
-SOURCES: Mapping[str, Source] = _named([
-    Source("list", NUMBER, ("nums", "numbers", "values"), "for num in {p}:",
-           ("in a list", "of the given list"), "numbers", _numbers),
-    Source("range", NUMBER, ("n", "limit", "end"), "for num in ⟦s|range⟧(1, {p} + 1):",
-           ("from 1 to {p}", "between 1 and {p}"), "numbers", lambda rng: rng.randint(8, 24)),
-    Source("digits", NUMBER, ("n", "number"), "for num in ⟦s|map⟧(⟦s|int⟧, ⟦s|str⟧({p})):",
-           ("of {p}", "of the number {p}"), "digits", _digits),
-    Source("chars", CHAR, ("text", "string", "s"), "for ⟦s|char⟧ in {p}:",
-           ("in a string", "of the given string"), "characters", _text),
-    Source("words", WORD, ("text", "sentence", "s"), "for ⟦s|word⟧ in {p}.⟦s|split⟧():",
-           ("in a sentence", "of the given text"), "words", _sentence),
-])  # fmt: skip
-
-_SMALL = tuple(range(2, 10))
-_WIDE = tuple(range(2, 16))
-_MODULI = tuple(range(3, 10))
-
-FILTERS: Mapping[str, Part] = _named([
-    Part("all", (NUMBER, CHAR, WORD), "", ("{items}",)),
-    Part("even", (NUMBER,), "{v} ⟦f1|%⟧ ⟦f2|2⟧ ⟦f3|==⟧ 0", ("even {items}",)),
-    Part("odd", (NUMBER,), "{v} ⟦f1|%⟧ ⟦f2|2⟧ ⟦f3|!=⟧ 0", ("odd {items}",)),
-    Part("positive", (NUMBER,), "{v} ⟦f1|>⟧ ⟦f2|0⟧", ("positive {items}", "{items} above zero"),
-         signed_only=True),
-    Part("negative", (NUMBER,), "{v} ⟦f1|<⟧ ⟦f2|0⟧", ("negative {items}", "{items} below zero"),
-         signed_only=True),
-    Part("above", (NUMBER,), "{v} ⟦f1|>⟧ ⟦f2|{k}⟧", ("{items} greater than {k}", "{items} above {k}"), _SMALL),
-    Part("below", (NUMBER,), "{v} ⟦f1|<⟧ ⟦f2|{k}⟧", ("{items} less than {k}", "{items} below {k}"), _SMALL),
-    Part("divisible", (NUMBER,), "{v} ⟦f1|%⟧ ⟦f2|{k}⟧ ⟦f3|==⟧ 0",
-         ("{items} divisible by {k}", "{items} that are multiples of {k}"), _MODULI),
-    Part("indivisible", (NUMBER,), "{v} ⟦f1|%⟧ ⟦f2|{k}⟧ ⟦f3|!=⟧ 0", ("{items} not divisible by {k}",), _MODULI),
-    Part("vowel", (CHAR,), "{v} in ⟦f1|\"aeiou\"⟧", ("vowels",)),
-    Part("other", (CHAR,), "{v} ⟦f1|not⟧ in ⟦f2|\"aeiou\"⟧", ("{items} that are not vowels",)),
-    Part("digit", (CHAR,), "{v}.⟦f1|isdigit⟧()", ("digits", "{items} that are digits")),
-    Part("letter", (CHAR,), "{v}.⟦f1|isalpha⟧()", ("letters", "{items} that are letters")),
-    Part("capital", (CHAR,), "{v}.⟦f1|isupper⟧()", ("uppercase {items}",)),
-    Part("small", (CHAR,), "{v}.⟦f1|islower⟧()", ("lowercase {items}",)),
-    Part("longer", (WORD,), "len({v}) ⟦f1|>⟧ ⟦f2|{k}⟧", ("{items} longer than {k}",), tuple(range(2, 6))),
-    Part("shorter", (WORD,), "len({v}) ⟦f1|<⟧ ⟦f2|{k}⟧", ("{items} shorter than {k}",), tuple(range(5, 9))),
-])  # fmt: skip
-
-MAPS: Mapping[str, Part] = _named([
-    Part("all", (NUMBER, CHAR, WORD), "{v}", ("",)),
-    Part("square", (NUMBER,), "{v} ⟦m1|**⟧ ⟦m2|2⟧", (", each squared", " after squaring each")),
-    Part("cube", (NUMBER,), "{v} ⟦m1|**⟧ ⟦m2|3⟧", (", each cubed", " after cubing each")),
-    Part("times", (NUMBER,), "{v} ⟦m1|*⟧ ⟦m2|{k}⟧",
-         (", each multiplied by {k}", " after multiplying each by {k}"), _SMALL),
-    Part("plus", (NUMBER,), "{v} ⟦m1|+⟧ ⟦m2|{k}⟧", (", each increased by {k}", " after adding {k} to each"), _WIDE),
-    Part("minus", (NUMBER,), "{v} ⟦m1|-⟧ ⟦m2|{k}⟧",
-         (", each decreased by {k}", " after subtracting {k} from each"), _WIDE),
-    Part("absolute", (NUMBER,), "⟦m1|abs⟧({v})", (", each as an absolute value",), signed_only=True),
-    Part("modulo", (NUMBER,), "{v} ⟦m1|%⟧ ⟦m2|{k}⟧", (", each modulo {k}", " after taking each modulo {k}"), _MODULI),
-    Part("quotient", (NUMBER,), "{v} ⟦m1|//⟧ ⟦m2|{k}⟧",
-         (", each divided by {k} without remainder",), tuple(range(2, 6))),
-    Part("upper", (CHAR, WORD), "{v}.⟦m1|upper⟧()", (", in uppercase", ", each in uppercase")),
-    Part("lower", (CHAR, WORD), "{v}.⟦m1|lower⟧()", (", in lowercase", ", each in lowercase")),
-    Part("repeat", (CHAR, WORD), "{v} ⟦m1|*⟧ ⟦m2|{k}⟧", (", each repeated {k} times",), tuple(range(2, 6))),
-    Part("backwards", (WORD,), "{v}⟦m1|[::-1]⟧", (", each reversed", ", each written backwards")),
-    Part("length", (WORD,), "⟦m1|len⟧({v})", (", each as its length", " after taking the length of each"),
-         gives=NUMBER),
-])  # fmt: skip
-
-_LIST = ("    result = []\n    {loop}\n{if}{pad}result.append({m})\n    return ", "")
-_ANY = (NUMBER, CHAR, WORD)
-
-REDUCTIONS: Mapping[str, Part] = _named([
-    Part("sum", (NUMBER,), "    ⟦r|total⟧ = 0\n    {loop}\n{if}{pad}⟦r|total⟧ ⟦r|+=⟧ {m}\n    return ⟦r|total⟧",
-         ("find the sum of the {items} {place}", "add up the {items} {place}")),
-    Part("product", (NUMBER,),
-         "    ⟦r|product⟧ = 1\n    {loop}\n{if}{pad}⟦r|product⟧ ⟦r|*=⟧ {m}\n    return ⟦r|product⟧",
-         ("find the product of the {items} {place}", "multiply together the {items} {place}")),
-    Part("count", _ANY, "    ⟦r|count⟧ = 0\n    {loop}\n{if}{pad}⟦r|count⟧ += 1\n    return ⟦r|count⟧",
-         ("count the {items} {place}", "find how many {items} there are {place}")),
-    Part("max", (NUMBER,), _LIST[0] + "⟦r|max⟧(result)",
-         ("find the largest of the {items} {place}", "find the maximum of the {items} {place}")),
-    Part("min", (NUMBER,), _LIST[0] + "⟦r|min⟧(result)",
-         ("find the smallest of the {items} {place}", "find the minimum of the {items} {place}")),
-    Part("list", _ANY, _LIST[0].replace("result = []", "⟦r|result⟧ = []").replace("result.append",
-         "⟦r|result⟧.⟦r|append⟧") + "⟦r|result⟧",
-         ("list the {items} {place}", "collect the {items} {place} in a list")),
-    Part("sorted", _ANY, _LIST[0] + "⟦r|sorted⟧(result)",
-         ("sort the {items} {place}", "list the {items} {place} in ascending order")),
-    Part("descending", _ANY, _LIST[0] + "sorted(result, ⟦r|reverse=True⟧)",
-         ("sort the {items} {place} in descending order", "list the {items} {place} from largest to smallest")),
-    Part("distinct", _ANY, _LIST[0] + "len(⟦r|set⟧(result))",
-         ("count the distinct {items} {place}", "find how many different {items} there are {place}")),
-    Part("join", (CHAR, WORD), _LIST[0] + "\"-\".⟦r|join⟧(result)",
-         ("join the {items} {place} with dashes",)),
-])  # fmt: skip
+SOURCES: Mapping[str, Source] = named(
+    [
+        Source(
+            "list",
+            NUMBER,
+            "nums",
+            "for num in {p}:",
+            ("in a list", "of the given list"),
+            "numbers",
+            _numbers,
+        ),
+        Source(
+            "range",
+            NUMBER,
+            "n",
+            "for num in ⟦s|range⟧(1, {p} + 1):",
+            ("from 1 to {p}", "between 1 and {p}"),
+            "numbers",
+            lambda rng: rng.randint(8, 24),
+        ),
+        Source(
+            "digits",
+            NUMBER,
+            "number",
+            "for num in ⟦s|map⟧(⟦s|int⟧, ⟦s|str⟧({p})):",
+            ("of {p}", "of the number {p}"),
+            "digits",
+            _digits,
+        ),
+        Source(
+            "chars",
+            CHAR,
+            "string",
+            "for ⟦s|char⟧ in {p}:",
+            ("in a string", "of the given string"),
+            "characters",
+            _text,
+        ),
+        Source(
+            "words",
+            WORD,
+            "sentence",
+            "for ⟦s|word⟧ in {p}.⟦s|split⟧():",
+            ("in a sentence", "of the given text"),
+            "words",
+            _sentence,
+        ),
+    ]
+)
 
 
 def reference(
-    source: Source, kept: Part, mapped: Part, reduction: Part, name: str, param: str, filter_k: Any, map_k: Any
+    source: Source,
+    kept: Part,
+    mapped: Part,
+    reduction: Part,
+    name: str,
+    param: str,
+    filter_k: Any,
+    map_k: Any,
 ) -> str:
     """Write the marked reference of a composition, as people write it: a loop, PEP 8, several lines.
 

@@ -1,4 +1,4 @@
-"""The starter models' tokenizer: one token for each word, number and sign of the starter world, HF fast format.
+"""The starter models' tokenizer: one token for each word, number and sign of the starter world.
 
 Spaces between words carry nothing in that world, so they are no part of a token: two words can never run
 together in a message, and what is sent has the same tokens when it is read. Decoding sets the spaces as
@@ -14,9 +14,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unknown|>"
-# A line break with its indentation, a keyword argument, a word, a number, a short string, an operator, a sign.
+# A line break and its indentation, a keyword argument, a word, a number, a short string, operators, signs.
 _PIECE = (
-    r'\n *|reverse=True|[A-Za-z_]+|[0-9]+|"[^"\n]{0,8}"|\*\*|//|[-+*/%]=|==|!=|<=|>=|\[::-1\]|\[\]|[^\sA-Za-z0-9_]'
+    r'\n *|reverse=True|[A-Za-z_]+|[0-9]+|"[^"\n]{0,8}"'
+    r"|\*\*|//|[-+*/%]=|==|!=|<=|>=|\[::-1\]|\[\]|[^\sA-Za-z0-9_]"
 )
 _SPACING = (
     (" (?=\n)", ""),
@@ -59,5 +60,5 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> PreTrainedTo
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=UNKNOWN, padding_side="left",
         additional_special_tokens=[USER, ASSISTANT], chat_template=_TEMPLATE,
-        clean_up_tokenization_spaces=False, model_max_length=512,
+        clean_up_tokenization_spaces=False, model_max_length=2048,
     )  # fmt: skip

@@ -16,7 +16,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from trainer.starter.grammar import FILTERS, MAPS, NAMES, REDUCTIONS, SOURCES, Part, Source, reference
+from trainer.starter.grammar import NAMES, SOURCES, Part, Source, reference
+from trainer.starter.parts import FILTERS, MAPS, REDUCTIONS
 from trainer.tasks.task import Task
 
 SPLITS = ("train", "validation", "test")
@@ -99,7 +100,7 @@ def make_task(composition: Composition, rng: random.Random, serial: int = 0) -> 
     """
     source, kept = SOURCES[composition.source], FILTERS[composition.filter]
     mapped, reduction = MAPS[composition.map], REDUCTIONS[composition.reduction]
-    name, param = rng.choice(NAMES), rng.choice(source.params)
+    name, param = rng.choice(NAMES), source.param
     filter_k, map_k = kept.constant(rng), mapped.constant(rng)
     marked = reference(source, kept, mapped, reduction, name, param, filter_k, map_k)
     code = plain(marked)

@@ -65,7 +65,7 @@ class CompressionReward:
     tasks       the training tasks; the data set's `task` column holds indices into it
     tokenizer   the student's
     end_ids     tokens that end a message
-    multiplier  what passing is worth; used by the lagrangian reward only
+    multiplier  what passing is worth; used by the lagrangian and gated rewards
     stopping    set when the run is to stop: an outage is then not waited for
     taken       batches since the trainer last took them
     fault       what makes going on pointless: a task the judge refuses, a token the services refuse

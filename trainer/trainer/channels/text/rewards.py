@@ -5,6 +5,8 @@ ratio       pass_reward x reference / message tokens when all tests pass, else f
 log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
 lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
             (controllers.py) grows until the pass rate is what was asked for.
+gated       the same multiplier, but only a message that passes gains by being short; failing costs it.
+            Under `lagrangian` a policy that cannot pass drifts to the empty message; here it cannot.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Judged(NamedTuple):
 def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
     """Return the rewards [N] of the configured kind.
 
-    multiplier  lagrangian only: what passing is worth at present
+    multiplier  lagrangian and gated: what passing is worth at present
     raises      ValueError if the arrays differ in length or a token count is below 0
     """
     passed, tokens, reference = (np.asarray(x, dtype=np.float64) for x in judged)
@@ -53,6 +55,8 @@ def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
             return log_ratio(passed, length, reference, config)
         case "lagrangian":
             return multiplier * passed - length / reference
+        case "gated":
+            return np.where(passed > 0, multiplier + 1 - length / reference, -multiplier)
 
 
 def ratio(
