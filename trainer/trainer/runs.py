@@ -27,7 +27,7 @@ from typing import Any
 from trainer.config import ConfigError, Section, dump_yaml
 
 COMPLETE = "complete.json"
-# What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when its writes fall short.
+# What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when writes fall short.
 DISK_FULL_SIGNS = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
 STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
 
