@@ -248,7 +248,8 @@ def grpo_config(config: TextConfig, chosen: Precision, folder: Path, steps: int)
         "logging_steps": 1, "disable_tqdm": True, "log_completions": False,
         "report_to": config.trackers or "none", "save_strategy": "steps", "save_steps": config.save_steps,
         "save_total_limit": config.save_total_limit,
-        "shuffle_dataset": False, "remove_unused_columns": False, "dataloader_pin_memory": cuda,
+        "shuffle_dataset": False, "ddp_find_unused_parameters": False,
+        "remove_unused_columns": False, "dataloader_pin_memory": cuda,
         # A rank waits for the slowest one's services; the collectives must be more patient than they.
         "ddp_timeout": int(max(1800, 4 * config.deadline_s)),
     }  # fmt: skip
