@@ -173,9 +173,12 @@ def cold(jobs: list[dict[str, Any]], lanes: int) -> Measured:
 
     def run(job: dict[str, Any]) -> tuple[int, int]:
         text = "\n".join((job["setup"], job["program"], *job["tests"]))
-        done = subprocess.run(
-            command, input=text.encode(), capture_output=True, timeout=LIMITS["wall_s"], preexec_fn=limit
-        )
+        try:
+            done = subprocess.run(
+                command, input=text.encode(), capture_output=True, timeout=LIMITS["wall_s"], preexec_fn=limit
+            )
+        except subprocess.TimeoutExpired:
+            return 0, 1
         return int(done.returncode == 0), 1
 
     return spread(jobs, lanes, run)
