@@ -34,7 +34,7 @@ def test_a_one_token_message_earns_the_whole_reference_without_floor_or_cap() ->
 
 def test_a_group_that_fails_as_a_whole_has_no_variance_in_ratio_and_log_ratio() -> None:
     judged = Judged([0, 0, 0, 0], [0, 3, 40, 256], [30] * 4)
-    for kind in ("ratio", "log_ratio", "gated"):
+    for kind in ("ratio", "log_ratio", "relative"):
         assert np.ptp(rewards(judged, reward=kind)) == 0
 
 
@@ -49,10 +49,16 @@ def test_lagrangian_is_multiplier_times_passed_minus_relative_length() -> None:
     assert rewards(judged, 2.0, reward="lagrangian") == [1.75, -0.25, 1.0]
 
 
-def test_gated_pays_for_shortness_only_what_passes() -> None:
-    # 2 + 1 - 6/24 = 2.75, 2 + 1 - 24/24 = 2, 2 + 1 - 48/24 = 1; a failure costs the multiplier, short or long.
-    judged = Judged([1, 1, 1, 0, 0], [6, 24, 48, 1, 60], [24] * 5)
-    assert rewards(judged, 2.0, reward="gated") == [2.75, 2.0, 1.0, -2.0, -2.0]
+def test_relative_compares_what_passes_with_its_own_group() -> None:
+    # Group 0 passes with 4 and 8 tokens: mean 6, std 2, so +1 and -1. Group 1 has one that passes: 0.
+    judged = Judged([1, 1, 0, 1, 0], [4, 8, 1, 30, 2], [24] * 5, [0, 0, 0, 1, 1])
+    assert rewards(judged, 2.0, reward="relative") == [3.0, 1.0, -2.0, 2.0, -2.0]
+
+
+def test_relative_never_blows_up_a_difference_of_less_than_a_token() -> None:
+    # 9, 9, 9, 10: mean 9.25, std 0.43, taken as 1.
+    judged = Judged([1] * 4, [9, 9, 9, 10], [24] * 4)
+    assert rewards(judged, 1.0, reward="relative") == [1.25, 1.25, 1.25, 0.25]
 
 
 def test_a_length_floor_ends_the_gain_of_being_shorter() -> None:
@@ -62,7 +68,7 @@ def test_a_length_floor_ends_the_gain_of_being_shorter() -> None:
 
 def test_no_message_is_rewarded_with_infinity_or_nan() -> None:
     judged = Judged([1, 0], [0, 0], [1, 1])
-    for kind in ("ratio", "log_ratio", "lagrangian", "gated"):
+    for kind in ("ratio", "log_ratio", "lagrangian", "relative"):
         assert all(math.isfinite(value) for value in rewards(judged, 1.0, reward=kind))
 
 

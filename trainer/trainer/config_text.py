@@ -123,7 +123,7 @@ class Rollouts(Section):
 class Reward(Section):
     """Reward."""
 
-    reward: Literal["ratio", "log_ratio", "lagrangian", "gated"] = Field(
+    reward: Literal["ratio", "log_ratio", "lagrangian", "relative"] = Field(
         "ratio", description="see rewards.py"
     )
     pass_reward: float = Field(
@@ -139,9 +139,9 @@ class Reward(Section):
         0.9,
         gt=0,
         le=1,
-        description="lagrangian, gated: the pass rate to hold; also what the best checkpoint must reach",
+        description="lagrangian, relative: the pass rate to hold; also what the best checkpoint must reach",
     )
-    multiplier: float = Field(1.0, ge=0, description="lagrangian, gated: reward of passing, at the start")
+    multiplier: float = Field(1.0, ge=0, description="lagrangian, relative: reward of passing, at the start")
     multiplier_rate: float = Field(
         0.5, ge=0, description="the multiplier's change per step and missing pass rate"
     )

@@ -70,7 +70,7 @@ class Recorder(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         batches, step = _everywhere(self.reward.take()), state.global_step
         row = step_row(batches)
-        if row.get("pass_rate") is not None and self.config.reward in ("lagrangian", "gated"):
+        if row.get("pass_rate") is not None and self.config.reward in ("lagrangian", "relative"):
             row["reward/multiplier"] = self.reward.multiplier.value
             self.reward.multiplier.update(row["pass_rate"])
         self._time(row)

@@ -65,7 +65,7 @@ class CompressionReward:
     tasks       the training tasks; the data set's `task` column holds indices into it
     tokenizer   the student's
     end_ids     tokens that end a message
-    multiplier  what passing is worth; used by the lagrangian and gated rewards
+    multiplier  what passing is worth; used by the lagrangian and relative rewards
     stopping    set when the run is to stop: an outage is then not waited for
     taken       batches since the trainer last took them
     fault       what makes going on pointless: a task the judge refuses, a token the services refuse
@@ -119,7 +119,7 @@ class CompressionReward:
             for place, program, finding in zip(asked, answer.programs, answer.findings, strict=True):
                 programs[place], outcomes[place] = program, finding.outcome
         reference = [self._reference[i] for i in indices]
-        judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference)
+        judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference, indices)
         scores = score(self.config, judged, self.multiplier.value)
         rewards = [None if answer is None else float(value) for value in scores]
         tasks = [self.tasks[i] for i in indices]

@@ -5,8 +5,9 @@ ratio       pass_reward x reference / message tokens when all tests pass, else f
 log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
 lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
             (controllers.py) grows until the pass rate is what was asked for.
-gated       the same multiplier, but only a message that passes gains by being short; failing costs it.
-            Under `lagrangian` a policy that cannot pass drifts to the empty message; here it cannot.
+relative    the same multiplier for passing (failing costs it), plus how many standard deviations a passing message
+            is shorter than its group's passing messages. The pressure to be short does not fade as
+            messages get alike, and a message that fails gains nothing by being short.
 """
 
 from __future__ import annotations
@@ -27,20 +28,22 @@ class Judged(NamedTuple):
     passed            [N] 1 if every test passed, else 0
     tokens            [N] message tokens
     reference_tokens  [N] tokens of the task's reference code, same tokenizer
+    groups            [N] which group (task) a message belongs to; relative only; None is one group
     """
 
     passed: ArrayLike
     tokens: ArrayLike
     reference_tokens: ArrayLike
+    groups: ArrayLike | None = None
 
 
 def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
     """Return the rewards [N] of the configured kind.
 
-    multiplier  lagrangian and gated: what passing is worth at present
+    multiplier  lagrangian and relative: what passing is worth at present
     raises      ValueError if the arrays differ in length or a token count is below 0
     """
-    passed, tokens, reference = (np.asarray(x, dtype=np.float64) for x in judged)
+    passed, tokens, reference = (np.asarray(x, dtype=np.float64) for x in judged[:3])
     if not passed.shape == tokens.shape == reference.shape:
         raise ValueError(
             f"shapes differ: passed {passed.shape}, tokens {tokens.shape}, ref {reference.shape}"
@@ -55,8 +58,8 @@ def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
             return log_ratio(passed, length, reference, config)
         case "lagrangian":
             return multiplier * passed - length / reference
-        case "gated":
-            return np.where(passed > 0, multiplier + 1 - length / reference, -multiplier)
+        case "relative":
+            return np.where(passed > 0, multiplier + _shortness(passed, length, judged.groups), -multiplier)
 
 
 def ratio(
@@ -73,3 +76,18 @@ def log_ratio(passed: Array, length: Array, reference: Array, config: Reward) ->
     return np.where(
         passed > 0, 1 + config.log_scale * np.clip(gain, -config.log_cap, config.log_cap), config.fail_reward
     )
+
+
+def _shortness(passed: Array, length: Array, groups: ArrayLike | None) -> Array:
+    """Return [N] (mean - length) / std over the passing messages of each group; 0 for the others.
+
+    The std is at least one token, so that a difference of one token never counts for more than one.
+    """
+    shortness = np.zeros_like(length)
+    of = np.zeros(len(length), dtype=int) if groups is None else np.asarray(groups)
+    for group in np.unique(of):
+        members = (of == group) & (passed > 0)
+        if members.any():
+            found = length[members]
+            shortness[members] = (found.mean() - found) / max(1.0, found.std())
+    return shortness
