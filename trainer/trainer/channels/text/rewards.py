@@ -5,8 +5,8 @@ ratio       pass_reward x reference / message tokens when all tests pass, else f
 log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
 lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
             (controllers.py) grows until the pass rate is what was asked for.
-relative    the same multiplier for passing (failing costs it), plus how many standard deviations a passing message
-            is shorter than its group's passing messages. The pressure to be short does not fade as
+relative    the same multiplier for passing (failing costs it), plus how many standard deviations a passing
+            message is shorter than its group's passing messages. The pressure to be short does not fade as
             messages get alike, and a message that fails gains nothing by being short.
 """
 
