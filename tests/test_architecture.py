@@ -193,7 +193,11 @@ def test_every_third_party_import_is_a_direct_dependency() -> None:
 
 
 # What a room needs beside its package, and where its wheel holds it.
-BESIDE = {"decoder-service/starter": "decoder_service/starter", "trainer/configs": "trainer/configs"}
+BESIDE = {
+    "decoder-service/starter": "decoder_service/starter",
+    "trainer/configs": "trainer/configs",
+    "trainer/starter": "trainer/starter/weights",
+}
 
 
 def build_wheel(room: str, tmp_path: Path) -> Path:

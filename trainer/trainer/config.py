@@ -18,7 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# In a wheel the configs lie inside the package, in a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parent
+CONFIGS = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
 ENV_PREFIX = "PSUEDOPTIMAL_"
 
 

@@ -14,7 +14,10 @@ from shared.wire import Assurance, Limits
 from trainer.config import Section
 
 STARTER = "starter"
-STARTER_STUDENT = Path(__file__).resolve().parents[1] / "starter"
+# In a wheel the weights lie inside the package, in a checkout beside it.
+_PACKAGE = Path(__file__).resolve().parent
+_WEIGHTS = _PACKAGE / "starter" / "weights"
+STARTER_STUDENT = _WEIGHTS if _WEIGHTS.is_dir() else _PACKAGE.parent / "starter"
 
 Positive = Annotated[int, Field(ge=1)]
 
