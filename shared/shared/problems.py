@@ -148,7 +148,7 @@ def _entry(request: Request, item: dict[str, Any]) -> dict[str, Any]:
         known = known_fields(request, loc)
         near = difflib.get_close_matches(str(loc[-1]), known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it"
-        hint += f" known fields: {', '.join(known)}" if known else ""
+        hint += f"; known fields: {', '.join(known)}" if known else ""
     value = "" if kind == "missing" else shorten(repr(item.get("input")))
     return {"field": shorten(path), "value": value, "detail": item["msg"], "hint": hint}
 
