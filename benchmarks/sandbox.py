@@ -85,7 +85,7 @@ def spread(items: list[Any], clients: int, work: Callable[[Any], tuple[int, int]
 
 
 @contextmanager
-def service(lanes: int, jail: str) -> Iterator[str]:
+def service(lanes: int, jail: str, python: Path) -> Iterator[str]:
     """Start the sandbox as its own process, wait until it is ready, and end it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -93,6 +93,7 @@ def service(lanes: int, jail: str) -> Iterator[str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(REPO / room) for room in ROOMS),
         **{"SANDBOX_PORT": str(port), "SANDBOX_LANES": str(lanes), "SANDBOX_JAIL": jail},
+        "SANDBOX_PYTHON": str(python),
         "SANDBOX_LOG_LEVEL": "warning",
     }
     process = subprocess.Popen([sys.executable, "-m", "sandbox_service"], env=environment)
@@ -127,9 +128,8 @@ def warm(url: str, jobs: list[dict[str, Any]], clients: int, batch: int) -> Meas
         return spread(batches, clients, post)
 
 
-def jailed_python() -> list[str]:
+def jailed_python(python: Path) -> list[str]:
     """Return the command of a fresh jail with a fresh interpreter."""
-    python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
     command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
     for path in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
@@ -155,6 +155,12 @@ def jailed_python() -> list[str]:
     return [*command, str(python), "-I", "-S", "-"]
 
 
+def default_python() -> Path:
+    """Return the interpreter the sandbox takes when it is not told: the system's of this version, or ours."""
+    system = Path("/usr/bin/python{}.{}".format(*sys.version_info))
+    return system if system.exists() else Path(getattr(sys, "_base_executable", sys.executable))
+
+
 def limit() -> None:
     """Set the same limits the sandbox sets, in the child before bwrap."""
     for which, value in (
@@ -167,9 +173,9 @@ def limit() -> None:
         resource.setrlimit(which, (value, value))
 
 
-def cold(jobs: list[dict[str, Any]], lanes: int) -> Measured:
+def cold(jobs: list[dict[str, Any]], lanes: int, python: Path) -> Measured:
     """Measure a fresh jail and interpreter per verdict, `lanes` at a time."""
-    command = jailed_python()
+    command = jailed_python(python)
 
     def run(job: dict[str, Any]) -> tuple[int, int]:
         text = "\n".join((job["setup"], job["program"], *job["tests"]))
@@ -207,20 +213,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jail", default="bwrap")
     parser.add_argument("--jobs", type=int, default=974, help="how many of the references")
+    parser.add_argument("--python", type=Path, default=default_python(), help="interpreter of both ways")
     options = parser.parse_args()
+    python = options.python.resolve()
+    version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     jobs = load(options.data)[: options.jobs]
     batched, single, plain = [], [], []
-    with service(options.lanes, options.jail) as url:
+    with service(options.lanes, options.jail, python) as url:
         warm(url, jobs[:64], options.clients, 8)
         for number in range(options.rounds):
             batched.append(warm(url, jobs, options.clients, options.batch))
             single.append(warm(url, jobs, options.clients, 1))
-            plain.append(cold(jobs, options.lanes))
+            plain.append(cold(jobs, options.lanes, python))
             rates = f"{batched[-1].rate:.0f}, {single[-1].rate:.0f}, {plain[-1].rate:.0f}"
             print(f"round {number + 1}: {rates} verdicts/s; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     print(
         f"{len(jobs)} MBPP references, {options.lanes} lanes, {options.clients} clients, "
-        f"jail {options.jail}\n"
+        f"jail {options.jail}\nboth ways run the programs on {python} ({version})\n"
     )
     print("| way | verdicts/s | range | p50 ms | p99 ms | passed |\n|---|---|---|---|---|---|")
     first = show(f"POST /v1/judge, {options.batch} per request (ms per request)", batched)

@@ -187,7 +187,7 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
     reasons = []
     for name in wanted:
         try:
-            jail = makers[name](uids)
+            jail = makers[name](uids, settings.python)
         except JailMissing as error:
             reasons.append(f"{name}: {error}")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -41,4 +42,7 @@ class SandboxSettings(ServiceSettings):
     spares: int = Field(1, ge=0, le=16, description="warm lanes beside them, for those that die")
     recycle_runs: int = Field(1000, ge=1, le=1000, description="runs after which a lane is replaced")
     queue_limit: int = Field(4000, ge=1, le=100_000, description="jobs that may wait; more are answered 429")
+    python: Path | None = Field(
+        None, description="interpreter of the jails; unset: /usr/bin/pythonX.Y of this version, else this one"
+    )
     uid_base: int = Field(20_000, ge=1000, le=50_000, description="first uid of runs, where root gives them")

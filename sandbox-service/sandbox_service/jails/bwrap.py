@@ -31,13 +31,13 @@ class Bwrap:
 
     name = "bwrap"
 
-    def __init__(self, uids: Uids) -> None:
+    def __init__(self, uids: Uids, python: Path | None = None) -> None:
         self.program = shutil.which("bwrap") or ""
         if not self.program:
             raise JailMissing("bwrap is not installed", hint="install the package `bubblewrap`")
         if not seccomp.supported():
             raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
-        self.python = interpreter()
+        self.python = interpreter(python)
         self.root, self.uids = os.geteuid() == 0, uids
         self.layers: tuple[str, ...] = (
             "pid, mount, network, ipc, uts namespaces" + ("" if self.root else ", user namespace"),

@@ -6,6 +6,7 @@ its setup, and in how what is left of a dead lane is killed.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +68,34 @@ def zygote_code(root: str) -> str:
     return _START.format(root=root)
 
 
-def interpreter() -> Path:
-    """Return the interpreter itself, not a virtual environment's link to it."""
+def interpreter(wanted: Path | None = None) -> Path:
+    """Return the interpreter of the jail's runs: never a virtual environment's link, but what it leads to.
+
+    wanted   one from the settings; JailMissing when it is not there or cannot run programs
+    returns  else a system interpreter of this one's version, which needs no mount beside /usr and which
+             distributions build optimised; else the one this process runs on
+    """
+    if wanted is not None:
+        if not usable(wanted.resolve()):
+            raise JailMissing(
+                f"SANDBOX_PYTHON={wanted}: not a Python of version 3.10 or newer with its standard library",
+                hint="name the program itself, as /usr/bin/python3.11, or leave it unset",
+            )
+        return wanted.resolve()
+    system = Path("/usr/bin/python{}.{}".format(*sys.version_info)).resolve()
+    if usable(system):
+        return system
     executable = getattr(sys, "_base_executable", None) or sys.executable
     return Path(executable).resolve()
+
+
+def usable(python: Path) -> bool:
+    """Whether programs can be run with it: new enough, and with what distributions split off there."""
+    check = "import sys, decimal, json, pprint, statistics, unicodedata; sys.exit(sys.version_info < (3, 10))"
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-S", "-c", check], check=False, env={}, capture_output=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

@@ -21,7 +21,15 @@ from typing import Any
 
 from sandbox_service.inside import harden
 from sandbox_service.jails import seccomp
-from sandbox_service.jails.jail import ENVIRONMENT, INSIDE, JailMissing, Start, interpreter, zygote_code
+from sandbox_service.jails.jail import (
+    ENVIRONMENT,
+    INSIDE,
+    JailMissing,
+    Start,
+    interpreter,
+    usable,
+    zygote_code,
+)
 from sandbox_service.jails.uids import Uids
 
 _READABLE = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/localtime")
@@ -31,13 +39,13 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 class Process:
     """The process jail, as strong as this machine lets it be; `name` says which."""
 
-    def __init__(self, uids: Uids) -> None:
+    def __init__(self, uids: Uids, python: Path | None = None) -> None:
         self.uids = uids
         self.filtered = harden.LINUX and seccomp.supported()
         self.landlock = self.filtered and harden.landlock_abi() > 0
         self.fresh = self.filtered and os.geteuid() == 0
         self.name = "process" if self.fresh else "process-same-uid" if self.landlock else "rlimits"
-        self.python = _reachable_interpreter() if self.fresh else interpreter()
+        self.python = _reachable(interpreter(python)) if self.fresh else interpreter(python)
         self.layers: tuple[str, ...] = (
             *(("a fresh uid per run", "no capabilities") if self.fresh else ()),
             *((f"Landlock (ABI {harden.landlock_abi()})",) if self.landlock else ()),
@@ -120,24 +128,19 @@ class Process:
         subprocess.run(["rm", "-rf", "--", str(folder)], check=False, capture_output=True)
 
 
-def _reachable_interpreter() -> Path:
-    """Return a Python that any uid can start; raise JailMissing when there is none."""
-    for path in (interpreter(), Path("/usr/bin/python3").resolve(), Path("/usr/local/bin/python3").resolve()):
+def _reachable(wanted: Path) -> Path:
+    """Return a Python that any uid can start, this one if it can be; JailMissing when there is none."""
+    for path in (wanted, Path("/usr/bin/python3").resolve(), Path("/usr/local/bin/python3").resolve()):
         if (
             path.exists()
             and all(parent.stat().st_mode & 1 for parent in (path, *path.parents))
-            and _new(path)
+            and usable(path)
         ):
             return path
     raise JailMissing(
-        f"{interpreter()} lies in a folder closed to other users: a run with its own uid cannot use it",
+        f"{wanted} lies in a folder closed to other users: a run with its own uid cannot use it",
         hint="install Python 3.10 or newer under /usr, or the package `bubblewrap`",
     )
-
-
-def _new(path: Path) -> bool:
-    check = "import sys; sys.exit(sys.version_info < (3, 10))"
-    return subprocess.run([str(path), "-I", "-S", "-c", check], check=False, env={}).returncode == 0
 
 
 def _processes_of_this_user() -> int:
