@@ -6,7 +6,7 @@ writes is the candidate's word: the candidate can change every object here, this
 
 from __future__ import annotations
 
-import contextlib
+import _signal  # type: ignore[import-not-found] # what `signal` wraps, without its enums: they cost pages
 import json
 import math
 import os
@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 import types
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sandbox_service.inside import codec, frames, harden
@@ -25,7 +26,8 @@ from sandbox_service.inside import codec, frames, harden
 HEADER = struct.Struct("!dQQII")
 MESSAGE_MAX = 1000
 NAME = "program"
-_DESCRIPTORS = 256  # a zygote has a dozen; each number costs a call where Python lacks close_range
+_DESCRIPTORS = 128  # what `measure` limits the zygote to
+_SIGCHLD = (int(signal.SIGCHLD),)
 
 
 class Pipes(NamedTuple):
@@ -70,15 +72,17 @@ def run(pipes: Pipes, confined: Confined) -> None:
     if confined.lonely:
         harden.filter_system_calls(confined.lonely)
     answer(answers, body)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):  # the candidate may have put anything there
-            stream.flush()
+    for name in ("stdout", "stderr"):
+        try:  # noqa: SIM105 - a context manager is a page or two more to copy
+            getattr(sys, name).flush()
+        except BaseException:  # noqa: BLE001 - the candidate may have put anything there
+            pass
     os._exit(0)
 
 
 def _leave(confined: Confined) -> None:
     """Leave the zygote's session, uid and view of the file system behind."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    _signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGCHLD)
     os.setsid()
     if confined.uid is not None:
         os.setgroups([])
@@ -109,44 +113,90 @@ def _settle(pipes: Pipes) -> int:
 
 def _limit(cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
     """Set every limit hard, so that the candidate cannot set it back. Memory is on top of the interpreter."""
-    hard = {
-        "RLIMIT_CPU": max(1, math.ceil(cpu_s)),
-        "RLIMIT_AS": memory + _occupied(),
-        "RLIMIT_FSIZE": file_bytes,
-        "RLIMIT_NPROC": processes,
-        "RLIMIT_NOFILE": 128,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_MSGQUEUE": 0,
-        "RLIMIT_MEMLOCK": 0,
-        "RLIMIT_NICE": 0,
-        "RLIMIT_RTPRIO": 0,
-    }
-    for name, value in hard.items():
-        which = getattr(resource, name, None)
+    for which, value in (
+        (resource.RLIMIT_CPU, max(1, math.ceil(cpu_s))),
+        (resource.RLIMIT_AS, memory + _baseline),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (_NPROC, processes),
+    ):
         if which is not None:
-            _, most = resource.getrlimit(which)
-            value = value if most == resource.RLIM_INFINITY else min(value, most)
+            value = min(value, _most[which])
             resource.setrlimit(which, (value, value))
 
 
+_NPROC = getattr(resource, "RLIMIT_NPROC", None)
+_FIXED = {
+    "RLIMIT_NOFILE": _DESCRIPTORS, "RLIMIT_CORE": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": 0,
+    "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0,
+}  # fmt: skip
 _baseline = 0
+_most: dict[int, int] = {}
 
 
 def measure() -> None:
-    """Note how much address space the interpreter has; called once, by the zygote, when it is warm."""
+    """Note how much address space the interpreter has, and set the limits that are the same for every run.
+
+    Called once, by the zygote, when it is warm; every child inherits what is set here.
+    """
     global _baseline
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123
             _baseline = int(file.read().split()[0]) * resource.getpagesize()
     except OSError:  # no /proc on this system: leave room for an interpreter
         _baseline = 1 << 28
+    for name, value in _FIXED.items():
+        which = getattr(resource, name, None)
+        if which is not None:
+            value = min(value, _hard(which))
+            resource.setrlimit(which, (value, value))
+    for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, _NPROC):
+        if which is not None:
+            _most[which] = _hard(which)
 
 
-def _occupied() -> int:
-    return _baseline
+def _hard(which: int) -> int:
+    """Return a limit as a number that can be compared."""
+    most = resource.getrlimit(which)[1]
+    return (1 << 63) - 1 if most == resource.RLIM_INFINITY else most
 
 
-def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None:
+_PROGRAM = """
+import math, re
+def f(items, name="x", *more, **named):
+    found = {}
+    for index, item in enumerate(sorted(items, key=lambda one: -one)):
+        if item % 2 == 0 and item not in found:
+            found[item] = [name * index, str(item), round(item / 3, 2), "%d" % item]
+    while len(found) > 2:
+        found.popitem()
+    parts = [len(part) for part in re.split("[ ,]", "a b,c")]
+    return parts, found, {*items}, max(items), sum(item for item in items)
+class C:
+    def __init__(self, x):
+        self.x = x
+"""
+_CALLS = ("f([3, 4, 8, 6])", "f((1, 2))", "C(2).x == 2", "'text'", "[1.5, True, None, math.pi]", "-7", "no")
+
+
+def rehearse(times: int = 24) -> None:
+    """Run a harmless program in this process, into nothing: called by the zygote before it forks.
+
+    A first time writes all over the interpreter (caches, quickened code, symbols), and each page of that
+    would be copied anew in each child, which costs more than what a short program does.
+    """
+    body = json.loads(json.dumps(
+        {"program": _PROGRAM, "setup": "", "calls": _CALLS, "beside": ["assert f([2])"], "result": None}
+    ))  # fmt: skip
+    kept = sys.modules["__main__"]
+    for _ in range(times):
+        random.seed(0)
+        json.loads(json.dumps(body))
+        answer(-1, body, lambda fd, data: None)
+        sys.modules.pop(NAME)
+        sys.modules["__main__"] = kept
+
+
+def answer(fd: int, body: dict[str, Any], write: Callable[[int, bytes], object] = frames.write_whole) -> None:
     """Load the program, then answer each call in order on `fd`."""
 
     clock, last, own = time.monotonic, time.monotonic(), os.getpid()
@@ -156,7 +206,7 @@ def answer(fd: int, body: dict[str, Any], write: Any = frames.write_all) -> None
         if os.getpid() != own:  # a fork of the program has come back here: it has no answers to give
             os._exit(0)
         now = clock()
-        write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)), payload)
+        write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)) + payload)
         last = now
 
     module = types.ModuleType(NAME)

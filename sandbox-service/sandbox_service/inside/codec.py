@@ -33,6 +33,9 @@ MAX_HEX_DIGITS = 50_000
 MAX_NAME = 200
 
 
+_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # the tree is no cycle
+
+
 class _Over(Exception):
     """A budget is spent."""
 
@@ -68,7 +71,7 @@ def encode(value: object) -> bytes:
     """
     try:
         writer = _Writer()
-        data = json.dumps(writer.tree(value, 0), separators=(",", ":")).encode("ascii")
+        data = _json(writer.tree(value, 0)).encode("ascii")
         if len(data) <= MAX_BYTES:
             return data
         why = "bytes"

@@ -50,6 +50,13 @@ def read_exactly(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
+def write_whole(fd: int, data: bytes) -> None:
+    """Write `data` to a blocking descriptor."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
 def write_all(fd: int, *parts: bytes | memoryview) -> None:
     """Write all of `parts` to a blocking descriptor, in one call where the kernel takes them whole."""
     views = [memoryview(part) for part in parts if len(part)]

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from sandbox_service.inside import harden
 from sandbox_service.jails import seccomp
-from sandbox_service.jails.jail import ENVIRONMENT, INSIDE, JailMissing, Start, interpreter, zygote_code
+from sandbox_service.jails.jail import (
+    BIND_NOW,
+    ENVIRONMENT,
+    INSIDE,
+    JailMissing,
+    Start,
+    interpreter,
+    zygote_code,
+)
 from sandbox_service.jails.uids import Uids
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -102,7 +110,7 @@ class Bwrap:
         command += ["--perms", "1777", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]
         command += ["--perms", "1777", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
-        for variable, value in ENVIRONMENT.items():
+        for variable, value in {**ENVIRONMENT, **BIND_NOW}.items():
             command += ["--setenv", variable, value]
         return command
 

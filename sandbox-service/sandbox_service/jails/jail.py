@@ -17,6 +17,8 @@ from shared.errors import Unsupported
 
 INSIDE = Path(__file__).resolve().parent.parent / "inside"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "HOME": "/tmp"}
+# Symbols are looked up once, by the zygote, and not by each child; the zygote forgets this variable.
+BIND_NOW = {"LD_BIND_NOW": "1"}
 
 # The zygote's environment is the candidate's too (/proc/self/environ): it is built from nothing.
 # Hash seed 0, so that the order of a set of strings, and with it a verdict, is the same in every lane.

@@ -22,6 +22,7 @@ from typing import Any
 from sandbox_service.inside import harden
 from sandbox_service.jails import seccomp
 from sandbox_service.jails.jail import (
+    BIND_NOW,
     ENVIRONMENT,
     INSIDE,
     JailMissing,
@@ -103,7 +104,7 @@ class Process:
         if self.filtered and not self.fresh:
             lonely = seccomp.assemble(sockets=False, signals=False)
             setup["child_seccomp"] = base64.b64encode(lonely).decode()
-        return Start((str(self.python), "-s", "-S", "-c", zygote_code(room)), setup, environment)
+        return Start((str(self.python), "-s", "-S", "-c", zygote_code(room)), setup, environment | BIND_NOW)
 
     def sweep(self, lane: int) -> None:
         """Kill what still has one of the lane's uids, and delete what the lane wrote."""
