@@ -73,6 +73,8 @@ class JudgeLink:
         self._served = 0
         self._overdue = False
         self._task: asyncio.Task[None] | None = None
+        self._since = 0.0
+        self._watching: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int | None:
@@ -119,29 +121,45 @@ class JudgeLink:
             assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(ConnectionError):
                 process.stdin.writelines([verdict.frame for verdict in batch])
-            while batch:
-                if not await self._read(process, batch[0]):
-                    break
-                done = batch.pop(0)
-                self._served += 1
-                if not done.done.done():
-                    done.done.set_result(done.findings)
+            await self._read_all(process, batch)
             if batch:
                 await self._bury(batch)
         if self._served >= _RECYCLE:
             await self._end()
 
+    async def _read_all(self, process: asyncio.subprocess.Process, batch: list[_Verdict]) -> None:
+        """Take the verdicts that are answered from the batch's head, until all are or the worker dies."""
+        self._heard()
+        self._watch()
+        try:
+            while batch and await self._read(process, batch[0]):
+                done = batch.pop(0)
+                self._served += 1
+                if not done.done.done():
+                    done.done.set_result(done.findings)
+        finally:
+            if self._watching is not None:
+                self._watching.cancel()
+
+    def _heard(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+
+    def _watch(self) -> None:
+        """Kill a worker that said nothing for `wall_s`: one timer for all answers."""
+        loop = asyncio.get_running_loop()
+        left = self._since + self.wall_s - loop.time()
+        if left <= 0:
+            self._kill()
+        else:
+            self._watching = loop.call_later(left, self._watch)
+
     async def _read(self, process: asyncio.subprocess.Process, verdict: _Verdict) -> bool:
         """Read one verdict's findings. False if the worker died, or is not to be used again."""
         assert process.stdout is not None
-        loop = asyncio.get_running_loop()
         healthy = True
         while len(verdict.findings) < verdict.count:
-            overdue = loop.call_later(self.wall_s, self._kill)
-            try:
-                line = await process.stdout.readline()
-            finally:
-                overdue.cancel()
+            line = await process.stdout.readline()
+            self._heard()
             if not line.endswith(b"\n"):
                 return False
             outcome, message = json.loads(line)

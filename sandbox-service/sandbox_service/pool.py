@@ -128,12 +128,16 @@ class Pool:
     async def _take(self) -> Lane:
         while True:
             try:
-                lane = await asyncio.wait_for(self._warm.get(), _NO_LANE_S)
+                # Almost always one is there; to wait with a limit costs a task.
+                lane = self._warm.get_nowait() if self._warm.qsize() else await self._next()
             except asyncio.TimeoutError:
                 raise Unavailable(f"no lane could be started: {self.sick}", retry_after_s=5) from None
             if not lane.broken:
                 return lane
             self._retire(lane)
+
+    async def _next(self) -> Lane:
+        return await asyncio.wait_for(self._warm.get(), _NO_LANE_S)
 
     def _retire(self, lane: Lane) -> None:
         """Close a lane and put a fresh one in its place, in the background."""
