@@ -23,7 +23,7 @@ class Rooms:
         for service in (self.decoder, self.sandbox):
             service.start()
         for service in (self.decoder, self.sandbox):
-            service.wait_ready(120)
+            service.wait_ready()
 
     def stop(self) -> None:
         for service in (self.decoder, self.sandbox):
@@ -47,6 +47,15 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
 def own_rooms(tmp_path: Path) -> Iterator[Rooms]:
     """Both services for one test that does not leave them alone."""
     found = Rooms(tmp_path / "rooms")
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def starter_rooms(tmp_path: Path) -> Iterator[Rooms]:
+    """Both services, the decoder with the starter's generator."""
+    found = Rooms(tmp_path / "rooms", DECODER_ENGINE="hf", OMP_NUM_THREADS="1")
     found.start()
     yield found
     found.stop()

@@ -1,4 +1,4 @@
-"""Whole text runs, a tiny student and real services: records, resume, outages, kills, the full-size path."""
+"""Whole text runs, a tiny student and real services: records, resume, outages, kills."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ SMALL = [
     "--save-steps", "2", "--eval-steps", "4", "--validation-tasks", "6", "--heldout-tasks", "6",
     "--example-steps", "4",
 ]  # fmt: skip
+# The starter configuration itself, with fewer steps and tasks: its own models, its `relative` reward.
+STARTER = [
+    "train", "text", "--config", "starter-text.yaml", "--max-steps", "8", "--save-steps", "2",
+    "--eval-steps", "4", "--batch-size", "16", "--train-tasks", "40", "--validation-tasks", "8",
+    "--heldout-tasks", "8", "--logging-steps", "1",
+]  # fmt: skip
 CLOCKS = ("time/", "seconds")
+OUTAGE_S = 20.0
 
 
 def argv(folder: Path, student: Path, rooms: Any, *more: str) -> list[str]:
@@ -129,6 +136,26 @@ def test_a_killed_run_resumes_exactly_and_skips_a_half_written_checkpoint(
     assert Run(folder).read_json("summary.json")["heldout"] == Run(whole).read_json("summary.json")["heldout"]
 
 
+def test_the_starter_run_killed_and_resumed_gives_the_figures_of_one_that_was_not(
+    starter_rooms: Any, tmp_path: Path
+) -> None:
+    runs = {name: tmp_path / name for name in ("undisturbed", "shot")}
+    command = {
+        name: [*STARTER, "--runs", str(tmp_path), "--name", name, *starter_rooms.flags] for name in runs
+    }
+    assert main(command["undisturbed"]) == 0
+    process = start(*command["shot"])
+    wait_for_step(runs["shot"], 5, process)
+    process.kill()
+    process.communicate()
+    assert main(["train", "text", "--resume", str(runs["shot"]), *starter_rooms.flags]) == 0
+    expected = metrics(runs["undisturbed"])
+    assert metrics(runs["shot"]) == expected
+    assert [row["step"] for row in expected] == list(range(1, 9))
+    assert any(row["pass_rate"] > 0 for row in expected)
+    assert len({row["reward/multiplier"] for row in expected}) > 4
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_saves_a_checkpoint_says_how_to_go_on_and_does(
     whole: Path, student_folder: Path, rooms: Any, tmp_path: Path, number: signal.Signals, code: int
@@ -154,7 +181,7 @@ def test_services_killed_in_mid_run_and_started_again_cost_no_step_and_no_reward
     for step, service in ((2, own_rooms.decoder), (5, own_rooms.sandbox)):
         wait_for_step(folder, step, process)
         service.kill()
-        time.sleep(4)
+        time.sleep(OUTAGE_S)
         service.start()
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
@@ -168,17 +195,9 @@ def test_an_outage_that_lasts_ends_the_run_with_a_checkpoint_and_moves_no_weight
 
     folder = tmp_path / "lasting"
     more = [
-        "--deadline-s",
-        "1",
-        "--max-outages",
-        "2",
-        "--save-steps",
-        "1",
-        "--max-steps",
-        "100",
-        "--eval-steps",
-        "100",
-    ]
+        "--deadline-s", "1", "--max-outages", "2", "--save-steps", "1", "--max-steps", "100",
+        "--eval-steps", "100",
+    ]  # fmt: skip
     process = start(*argv(folder, student_folder, own_rooms, *more, "--save-total-limit", "9"))
     wait_for_step(folder, 2, process)
     own_rooms.sandbox.kill()
@@ -223,22 +242,8 @@ def test_a_group_that_all_fails_moves_nothing_under_the_ratio(
     student_folder: Path, rooms: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "ratio"
-    assert (
-        main(
-            argv(
-                folder,
-                student_folder,
-                rooms,
-                "--reward",
-                "ratio",
-                "--max-steps",
-                "2",
-                "--scale-rewards",
-                "group",
-            )
-        )
-        == 0
-    )
+    more = ["--reward", "ratio", "--max-steps", "2", "--scale-rewards", "group"]
+    assert main(argv(folder, student_folder, rooms, *more)) == 0
     assert all(row["grad_norm"] == 0 and row["reward/mean"] == -1 for row in metrics(folder))
 
 
@@ -268,28 +273,6 @@ def test_the_wrong_generator_is_refused_before_anything_is_trained(
 ) -> None:
     assert main(argv(tmp_path / "other", student_folder, rooms, "--generator-model", "Qwen/X")) == 2
     assert "DECODER_MODEL=Qwen/X" in capsys.readouterr().err
-
-
-def test_the_full_size_path_runs_on_a_model_of_the_real_format_and_saves_an_adapter(
-    student_folder: Path, tmp_path: Path, build: Callable[..., Path]
-) -> None:
-    """The full-size run's settings, with two folders for the two model names; it starts its own services."""
-    from trainer.measure.students import load_student
-
-    generator = build(tmp_path / "generator", seed=1)
-    folder = tmp_path / "runs" / "full"
-    code = main([
-        "train", "text", "--config", "psuedoptimal.yaml", "--dataset", "starter", "--no-clearml",
-        "--student-model", str(student_folder), "--generator-model", str(generator), "--device", "cpu",
-        "--max-steps", "2", "--batch-size", "2", "--max-completion-length", "8", "--max-program-tokens", "8",
-        "--validation-tasks", "2", "--heldout-tasks", "2", "--eval-steps", "1", "--save-steps", "1",
-        "--runs", str(folder.parent), "--name", "full",
-    ])  # fmt: skip
-    assert code == 0
-    assert Run(folder).read_json("services.json")["decoder"]["name"] == generator.name
-    assert (folder / "checkpoints/best/adapter_model.safetensors").is_file()
-    student = load_student(folder / "checkpoints/best", base=student_folder)
-    assert type(student.model).__name__ == "PeftModelForCausalLM"
 
 
 def test_a_run_whose_folder_was_copied_resumes_there(whole: Path, rooms: Any, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trainer.channels.text.student import Precision
 
 ADAPTER = "adapter_config.json"
+GENERAL_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 # Letters and symbols that Unicode calls visible and every font draws as nothing.
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 
@@ -63,7 +64,7 @@ def load_student(
     raises     ValueError if the folder holds neither a model nor an adapter
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     folder, adapter = Path(source), _adapter_config(Path(source))
     if folder.is_dir() and not adapter and not (folder / "config.json").is_file():
@@ -81,10 +82,24 @@ def load_student(
     if precision is None or not precision.nf4:
         model = model.to(device)
     own = adapter is None or (folder / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(str(source) if own else root, padding_side="left")
+    return Student(str(source), model.eval(), load_tokenizer(str(source) if own else root))
+
+
+def load_tokenizer(source: str) -> Any:
+    """Load the tokenizer the files name, padding on the left; without a padding token it pads with the end.
+
+    transformers 5 rebuilds any tokenizer beside a Qwen2 model as Qwen2's own, although its file names the
+    general class: it splits words otherwise, and adds an <|endoftext|> that the model has no row for.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    general = get_tokenizer_config(source).get("tokenizer_class") in GENERAL_TOKENIZERS
+    kind: Any = PreTrainedTokenizerFast if general else AutoTokenizer
+    tokenizer = kind.from_pretrained(source, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Student(str(source), model.eval(), tokenizer)
+    return tokenizer
 
 
 def _quantised(precision: Precision | None) -> dict[str, Any]:

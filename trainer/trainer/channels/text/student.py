@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from trainer.config import ConfigError
 from trainer.config_text import STARTER, Models
+from trainer.measure.students import load_tokenizer
 
 
 class Policy(NamedTuple):
@@ -80,7 +81,7 @@ def load_policy(config: Models, chosen: Precision, local_rank: int = 0) -> Polic
         )  # fmt: skip
         extra["device_map"] = {"": local_rank if chosen.device == "cuda" else chosen.device}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        tokenizer = load_tokenizer(str(source))
         model = AutoModelForCausalLM.from_pretrained(source, dtype=chosen.dtype, **extra)
     except (OSError, ValueError) as error:
         raise ConfigError(f"student_model={config.student_model!r} cannot be loaded: {error}") from error
