@@ -18,6 +18,7 @@ from decoder_service.batching import Batcher
 from decoder_service.engines.echo import EchoEngine
 from decoder_service.engines.engine import Engine
 from decoder_service.engines.weights import find_model
+from decoder_service.latent_routes import add_latent_routes
 from decoder_service.metrics import Metrics
 from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Ticket
@@ -72,6 +73,7 @@ def create_app(settings: DecoderSettings, stop: Callable[[], None] = lambda: Non
         description=_ABOUT,
     )
     _add_routes(app)
+    add_latent_routes(app)
     return app
 
 

@@ -1,7 +1,7 @@
 """One queue in front of one model: requests that arrive together share batches, equal messages a decoding.
 
 All bookkeeping is on the event loop; the model runs in one thread of its own. A message nobody waits
-for any more is dropped before it is run, not while.
+for any more is dropped, before it is run or while.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from decoder_service.cache import Key, ProgramCache, key_for
-from decoder_service.engines.engine import Decoding, Engine, EngineLost, Row
+from decoder_service.engines.engine import Abandoned, Decoding, Engine, EngineLost, Row, Work
 from decoder_service.metrics import Metrics
 from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Job, Ticket, batches
@@ -23,6 +25,8 @@ from shared.errors import Broken, InvalidRequest, Overloaded, RoomError, Unavail
 from shared.wire import DecodeRequest, Program
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 # How many full batches are sorted by length at a time; more would let long prompts wait for too long.
 _BATCHES_PER_ROUND = 8
@@ -47,13 +51,15 @@ class Batcher:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._jobs: dict[Key, Job] = {}
         self._tokens = 0
+        self._alone = 0
         self._arrived = asyncio.Event()
+        self._closing = threading.Event()
         # An echoed program is its message: keeping it would only double it.
         self._cache = ProgramCache(0 if settings.engine == "echo" else settings.cache_size)
-        self._seconds_per_message = 0.01
+        self._seconds_per_token = 1e-4
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
-        metrics.watch_queue(lambda: float(len(self._jobs)))
+        metrics.watch_queue(lambda: float(self._waiting), lambda: float(self._tokens))
 
     @property
     def ready(self) -> bool:
@@ -88,13 +94,18 @@ class Batcher:
         told |= {"model": told.pop("name"), "load_s": round(time.perf_counter() - started, 2)}
         log.info("ready", extra=told)
 
+    @property
+    def _waiting(self) -> int:
+        return len(self._jobs) + self._alone
+
     async def close(self) -> None:
-        """Refuse what still waits, and let the model's thread end after its batch."""
+        """Refuse what still waits, and let the model's thread end after its step."""
+        self._closing.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for job in list(self._jobs.values()):
-            self._finish(job, Unavailable("the service stopped before it decoded this", retry_after_s=1))
+            self._finish(job, _stopped())
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def admit(self, request: DecodeRequest) -> Ticket:
@@ -116,6 +127,45 @@ class Batcher:
             prompts = dict(zip(unknown, prepared, strict=True))
         _check_context(request, prompts, engine.context_tokens)
         return self._ticket(keys, prompts)
+
+    async def alone(self, work: Work[R]) -> R:
+        """Run one piece of work in the model's thread, between batches.
+
+        Cancelling it takes it out of the queue, or stops it before its next pass.
+        raises   Overloaded when the queue is full, and whatever the work raises
+        """
+        self._check_room(1, work.tokens)
+        gone = threading.Event()
+
+        def go_on() -> None:
+            if self._closing.is_set():
+                raise _stopped()
+            if gone.is_set():
+                raise Abandoned
+
+        self._alone += 1
+        self._tokens += work.tokens
+        started = time.perf_counter()
+        future = self._executor.submit(work.run, go_on)
+        try:
+            return await asyncio.wrap_future(future)
+        except RoomError as error:
+            if isinstance(error, EngineLost):
+                self._lost(error)
+            raise
+        except asyncio.CancelledError:
+            if self._closing.is_set():
+                raise _stopped() from None
+            raise
+        except Exception as error:
+            # The edge of the model's thread: its bug must reach the one who waits.
+            log.exception("work failed", extra={"tokens": work.tokens})
+            raise _broken(error) from error
+        finally:
+            gone.set()
+            self._alone -= 1
+            self._tokens -= work.tokens
+            self._metrics.alone(work.tokens, time.perf_counter() - started)
 
     def _ticket(self, keys: Sequence[Key], prompts: dict[str, tuple[int, ...]]) -> Ticket:
         """Turn keys into places without waiting in between, so that the bounds hold."""
@@ -147,7 +197,7 @@ class Batcher:
 
     @contextmanager
     def waiting_for(self, ticket: Ticket) -> Iterator[Ticket]:
-        """Give a ticket back in the end: jobs that do not run yet and nobody else waits for are dropped."""
+        """Give a ticket back in the end: jobs nobody else waits for are dropped, also while they run."""
         try:
             yield ticket
         finally:
@@ -160,17 +210,18 @@ class Batcher:
     def _check_room(self, messages: int, tokens: int) -> None:
         """Raise Overloaded if the queue is full; an empty queue takes any request."""
         settings = self._settings
-        if not self._jobs or not messages:
+        if not self._waiting or not messages:
             return
         if (
-            len(self._jobs) + messages <= settings.queue_messages
+            self._waiting + messages <= settings.queue_messages
             and self._tokens + tokens <= settings.queue_tokens
         ):
             return
-        wait_s = min(60, max(1, math.ceil(len(self._jobs) * self._seconds_per_message)))
+        wait_s = min(60, max(1, math.ceil(self._tokens * self._seconds_per_token)))
         raise Overloaded(
-            f"{len(self._jobs)} messages are waiting; {messages} more are over DECODER_QUEUE_MESSAGES="
-            f"{settings.queue_messages} or DECODER_QUEUE_TOKENS={settings.queue_tokens}",
+            f"{self._waiting} messages of {self._tokens} tokens are waiting; {messages} more of {tokens} are "
+            f"over DECODER_QUEUE_MESSAGES={settings.queue_messages} or "
+            f"DECODER_QUEUE_TOKENS={settings.queue_tokens}",
             hint=f"repeat the request in {wait_s} s",
             retry_after_s=wait_s,
         )
@@ -180,13 +231,20 @@ class Batcher:
             del self._jobs[job.key]
             self._tokens -= job.tokens
 
-    def _finish(self, job: Job, result: Program | RoomError) -> None:
+    def _finish(self, job: Job, result: Program | RoomError | None) -> None:
+        if result is None and job.waiters:
+            # Somebody asked for it again after it was let go: it takes another turn.
+            job.running = False
+            self._arrived.set()
+            return
         self._forget(job)
         if job.done.done():
             return
         if isinstance(result, Program):
             self._cache.put(job.key, result)
             job.done.set_result(result)
+        elif result is None:
+            job.done.cancel()
         else:
             job.done.set_exception(result)
             job.done.exception()  # seen: whoever waited may be gone
@@ -212,10 +270,14 @@ class Batcher:
             job.running = True
         decoding = batch[0].key.decoding
         started = time.perf_counter()
-        results: Sequence[Program | RoomError]
+
+        def wanted(row: int) -> bool:
+            return batch[row].waiters > 0 and not self._closing.is_set()
+
+        results: Sequence[Program | RoomError | None]
         try:
             results = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self.engine.decode, [job.row for job in batch], decoding
+                self._executor, self.engine.decode, [job.row for job in batch], decoding, wanted
             )
         except RoomError as error:
             results = [error] * len(batch)
@@ -224,13 +286,21 @@ class Batcher:
         except Exception as error:
             # The edge of the model's thread: its bug must reach those who wait, and end nobody else's.
             log.exception("decoding failed", extra={"rows": len(batch)})
-            broken = Broken(f"decoding failed: {type(error).__name__}", hint="see the decoder's log")
-            results = [broken] * len(batch)
+            results = [_broken(error)] * len(batch)
         seconds = time.perf_counter() - started
-        self._seconds_per_message += 0.2 * (seconds / len(batch) - self._seconds_per_message)
+        per_token = seconds / sum(job.tokens for job in batch)
+        self._seconds_per_token += 0.2 * (per_token - self._seconds_per_token)
         self._metrics.batch(results, seconds)
         for job, result in zip(batch, results, strict=True):
             self._finish(job, result)
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the service stopped before it did this", hint="repeat the request", retry_after_s=1)
+
+
+def _broken(error: Exception) -> Broken:
+    return Broken(f"decoding failed: {type(error).__name__}", hint="see the decoder's log")
 
 
 def _check_context(

@@ -29,17 +29,32 @@ class Metrics:
         self._seconds = Histogram(
             "decoder_batch_seconds", "seconds per batch", buckets=_SECONDS, registry=registry
         )
+        self.abandoned = Counter(
+            "decoder_abandoned", "messages let go while they ran, since nobody waited", registry=registry
+        )
         self._queue = Gauge("decoder_queue_messages", "messages waiting or running", registry=registry)
+        self._queue_tokens = Gauge("decoder_queue_tokens", "tokens waiting or running", registry=registry)
+        self.vectors = Counter("decoder_latent_tokens", "tokens of latent requests", registry=registry)
+        self._vector_seconds = Histogram(
+            "decoder_latent_seconds", "seconds per latent request", buckets=_SECONDS, registry=registry
+        )
 
-    def watch_queue(self, length: Callable[[], float]) -> None:
-        """Ask `length` whenever the metrics are read."""
-        self._queue.set_function(length)
+    def watch_queue(self, messages: Callable[[], float], tokens: Callable[[], float]) -> None:
+        """Ask both whenever the metrics are read."""
+        self._queue.set_function(messages)
+        self._queue_tokens.set_function(tokens)
 
-    def batch(self, results: Sequence[Program | RoomError], seconds: float) -> None:
-        """Record one batch."""
+    def alone(self, tokens: int, seconds: float) -> None:
+        """Record one latent request, its time in the queue included."""
+        self.vectors.inc(tokens)
+        self._vector_seconds.observe(seconds)
+
+    def batch(self, results: Sequence[Program | RoomError | None], seconds: float) -> None:
+        """Record one batch; None is a message that was let go."""
         programs = [result for result in results if isinstance(result, Program)]
         self.generated.inc(len(programs))
-        self.failed.inc(len(results) - len(programs))
+        self.abandoned.inc(sum(result is None for result in results))
+        self.failed.inc(sum(isinstance(result, RoomError) for result in results))
         self.tokens.inc(sum(program.tokens for program in programs))
         self._rows.observe(len(results))
         self._seconds.observe(seconds)

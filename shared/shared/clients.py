@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from typing_extensions import Self
 
 from shared.errors import Broken, InvalidRequest, Unavailable
+from shared.tensors import Tensor
 from shared.transport import R, Transport, read_as, run, tagged
 from shared.wire import (
     MAX_BATCH,
@@ -35,6 +36,17 @@ from shared.wire import (
     TokenizeRequest,
     Verdict,
     Wire,
+)
+from shared.wire_latents import (
+    EmbedReply,
+    EmbedRequest,
+    HiddenReply,
+    HiddenRequest,
+    LatentDecodeReply,
+    LatentDecodeRequest,
+    LatentLossReply,
+    LatentLossRequest,
+    Turn,
 )
 
 __all__ = ["DecoderClient", "SandboxClient", "run", "tagged"]
@@ -109,6 +121,9 @@ class _Client:
     async def _get(self, path: str, kind: type[R]) -> R:
         return await self._transport.ask("GET", path, None, lambda reply: read_as(kind, reply))
 
+    async def _send(self, path: str, body: Wire, kind: type[R]) -> R:
+        return await self._transport.ask("POST", path, body, lambda reply: read_as(kind, reply))
+
     async def _post(
         self, path: str, body: Wire, kind: type[R], items: Callable[[R], list[A]], n: int
     ) -> list[A]:
@@ -169,6 +184,52 @@ class DecoderClient(_Client):
 
         return await self._batch(texts, len, send)
 
+    async def latent_loss(
+        self, latents: Tensor | None, conversations: Sequence[Sequence[Turn]], **options: Any
+    ) -> LatentLossReply:
+        """Return the loss of latent messages [N, K, D] and its gradient.
+
+        options  the other fields of LatentLossRequest. One request whatever its size, since the KL's weights
+                 hang together over the batch: it must stay below the service's body limit
+        """
+        turns = [list(conversation) for conversation in conversations]
+        body = _made(LatentLossRequest, latents=latents, conversations=turns, **options)
+        return await self._send("/v1/latents/loss", body, LatentLossReply)
+
+    async def latent_decode(
+        self, latents: Tensor | None, *, conversations: Sequence[Sequence[Turn]] | None = None, **options: Any
+    ) -> list[Program]:
+        """Return programs [N] for latent messages [N, K, D]: blind, or after conversations in a layout.
+
+        options  the other fields of LatentDecodeRequest
+        """
+        turns = None if conversations is None else [list(each) for each in conversations]
+        body = _made(LatentDecodeRequest, latents=latents, conversations=turns, **options)
+        reply = await self._send("/v1/latents/decode", body, LatentDecodeReply)
+        return reply.programs
+
+    async def hidden(
+        self, conversations: Sequence[Sequence[Turn]], **options: Any
+    ) -> list[tuple[Tensor, str]]:
+        """Return, for each conversation, the states [L, D] of what its assistant says, and that text.
+
+        options  the other fields of HiddenRequest
+        """
+
+        async def send(part: list[Sequence[Turn]]) -> list[tuple[Tensor, str]]:
+            body = _made(HiddenRequest, conversations=[list(each) for each in part], **options)
+            return await self._post("/v1/latents/hidden", body, HiddenReply, _states, len(part))
+
+        return await self._batch(conversations, lambda turns: sum(len(turn.content) for turn in turns), send)
+
+    async def embed(
+        self, texts: Sequence[str] | None = None, *, token_ids: Sequence[Sequence[int]] | None = None
+    ) -> EmbedReply:
+        """Return embeddings of texts or of tokens, one request, and the table's statistics."""
+        ids = None if token_ids is None else [list(each) for each in token_ids]
+        body = _made(EmbedRequest, texts=None if texts is None else list(texts), token_ids=ids)
+        return await self._send("/v1/latents/embed", body, EmbedReply)
+
     async def model(self) -> ModelCard:
         """Return what the generator is; of several instances, one."""
         return await self._get("/v1/model", ModelCard)
@@ -219,6 +280,10 @@ def split(items: Sequence[Q], size: Callable[[Q], int], instances: int) -> list[
         parts[-1].append(item)
         room -= length
     return parts
+
+
+def _states(reply: HiddenReply) -> list[tuple[Tensor, str]]:
+    return list(zip(reply.hidden, reply.texts, strict=True))
 
 
 def _judge_size(job: JudgeJob) -> int:

@@ -56,11 +56,12 @@ def test_greedy_continuations_are_those_of_generate(any_model: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(any_model)
     prompts = [tokenizer(m)["input_ids"] for m in messages_of_many_lengths(24)]
     stops = model.generation_config.eos_token_id
+    padded = left_padded(prompts, 0, model.device)
     ours = continue_batch(
-        model, prompts, choose=lambda logits, rows, step: logits.argmax(-1), max_new_tokens=40,
-        stop_ids=frozenset(stops), pad_id=0,
+        model, padded, choose=lambda logits, rows, step: logits.argmax(-1), max_new_tokens=40,
+        stop_ids=frozenset(stops),
     )  # fmt: skip
-    ids, mask = left_padded(prompts, 0, model.device)
+    ids, mask = padded.first["input_ids"], padded.mask
     whole = model.generate(ids, attention_mask=mask, max_new_tokens=40, do_sample=False, pad_token_id=0)
     for row, continuation in zip(whole[:, ids.shape[1] :].tolist(), ours, strict=True):
         end = next((at for at, token in enumerate(row) if token in stops), None)

@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Sequence
 
-from decoder_service.engines.engine import Decoding, Row
+from decoder_service.engines.engine import Decoding, Row, Wanted, always
 from shared.wire import ModelCard, Program
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -20,6 +20,7 @@ class EchoEngine:
     """Sends every message back, cut after max_new_tokens of its words and signs."""
 
     context_tokens = None
+    latents = None
 
     def card(self) -> ModelCard:
         """Return the card of an engine that has no weights."""
@@ -37,7 +38,7 @@ class EchoEngine:
         """Return one placeholder token per word or sign: only their number is used."""
         return [(0,) * tokens for tokens in self.count(messages)]
 
-    def decode(self, rows: Sequence[Row], decoding: Decoding) -> list[Program]:
+    def decode(self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always) -> list[Program]:
         """Return the messages as programs."""
         return [_echo(row.message, decoding.max_new_tokens) for row in rows]
 

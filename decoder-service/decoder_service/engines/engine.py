@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from shared.errors import Broken
 from shared.wire import ModelCard, Program
+from shared.wire_latents import (
+    EmbedReply,
+    EmbedRequest,
+    HiddenReply,
+    HiddenRequest,
+    LatentDecodeReply,
+    LatentDecodeRequest,
+    LatentLossReply,
+    LatentLossRequest,
+)
+
+R = TypeVar("R")
+GoOn = Callable[[], None]
+Wanted = Callable[[int], bool]
+
+
+def always(row: int) -> bool:
+    """Want every row to its end."""
+    return True
 
 
 class Decoding(NamedTuple):
@@ -39,6 +59,41 @@ class EngineLost(Broken):
     """The device failed in a way that only a new process can mend."""
 
 
+class Abandoned(Exception):
+    """Nobody waits for this work any more."""
+
+
+@dataclass(frozen=True)
+class Work(Generic[R]):
+    """A checked request for the model's thread.
+
+    tokens   what it makes the model read and write; what it is admitted by
+    run      does it; calls its argument between passes, which raises when it should stop
+    """
+
+    tokens: int
+    run: Callable[[GoOn], R]
+
+
+class LatentEngine(Protocol):
+    """What takes and gives vectors. Each method checks a request from any thread and returns the work.
+
+    raises   InvalidRequest naming the field
+    """
+
+    def loss(self, request: LatentLossRequest) -> Work[LatentLossReply]:
+        """Loss terms of latent messages and the gradient."""
+
+    def decode(self, request: LatentDecodeRequest) -> Work[LatentDecodeReply]:
+        """Programs from latent messages."""
+
+    def hidden(self, request: HiddenRequest) -> Work[HiddenReply]:
+        """Last-layer states of what the assistant says."""
+
+    def embed(self, request: EmbedRequest) -> Work[EmbedReply]:
+        """Embeddings of tokens, and the table's statistics."""
+
+
 class Engine(Protocol):
     """`decode` is called from one thread at a time, the one that owns the model; the rest from any."""
 
@@ -46,14 +101,22 @@ class Engine(Protocol):
     def context_tokens(self) -> int | None:
         """Tokens prompt and program may have together; None if there is no bound."""
 
+    @property
+    def latents(self) -> LatentEngine | None:
+        """What takes vectors; None if this engine cannot."""
+
     def card(self) -> ModelCard:
         """Return what must be recorded to repeat a run."""
 
     def prepare(self, messages: Sequence[str]) -> list[tuple[int, ...]]:
         """Return each message's prompt in tokens."""
 
-    def decode(self, rows: Sequence[Row], decoding: Decoding) -> list[Program]:
+    def decode(
+        self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
+    ) -> Sequence[Program | None]:
         """Return each row's program, in order. A program depends on its row and `decoding` only.
+
+        wanted   asked for a row's place while it runs; where it says no, the row may end with None
 
         raises   Overloaded when one row alone does not fit into the device's memory,
                  EngineLost when no later call can succeed either

@@ -2,7 +2,8 @@
 
 Equal to transformers' `generate()` where that continues greedily (a test compares them), without what a
 model's generation_config would add unasked (repetition penalties, top_k). Rows that have ended leave the
-batch: with programs of 8 to 120 tokens that is most of the work of a batch's last third.
+batch: with programs of 8 to 120 tokens that is most of the work of a batch's last third. So do rows that
+nobody wants any more.
 """
 
 from __future__ import annotations
@@ -14,57 +15,81 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from decoder_service.engines.engine import Wanted, always
+from decoder_service.replies import program_of
+from shared.wire import Program
+
 # Letting rows go copies the cache of those that stay: done when at least this share has ended.
 _SHARE_ENDED = 1 / 8
 
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
+class Prompts(NamedTuple):
+    """A left-padded batch. first: `input_ids` [R, T] or `inputs_embeds` [R, T, D]; mask, positions [R, T]."""
+
+    first: dict[str, Tensor]
+    mask: Tensor
+    positions: Tensor
+
+
 class Continuation(NamedTuple):
-    """token_ids without the stop token; `stopped` says whether there was one."""
+    """token_ids without the stop token; `stopped`: whether there was one; `dropped`: no longer wanted."""
 
     token_ids: list[int]
     stopped: bool
+    dropped: bool = False
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return token ids and attention mask, both [R, T] with T the longest prompt, prompts flush right."""
+def as_program(text: str, continuation: Continuation) -> Program:
+    """Return the program in a reply, with the tokens the generator spent on it."""
+    return Program(
+        text=program_of(text),
+        tokens=len(continuation.token_ids) + continuation.stopped,
+        finish_reason="stop" if continuation.stopped else "length",
+    )
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Prompts:
+    """Return the prompts flush right, none of them empty."""
     longest = max(map(len, prompts))
     ids = [[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    known = torch.tensor(mask, device=device)
+    positions = (known.cumsum(dim=-1) - 1).clamp_(min=0)
+    return Prompts({"input_ids": torch.tensor(ids, device=device)}, known, positions)
 
 
 @torch.inference_mode()
 def continue_batch(
     model: Any,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
     choose: Choose,
     max_new_tokens: int,
     stop_ids: Collection[int],
-    pad_id: int,
+    wanted: Wanted = always,
 ) -> list[Continuation]:
     """Continue each prompt until a stop token or max_new_tokens.
 
-    prompts   [R] token ids, none empty; lengths may differ
+    prompts   [R] rows; lengths may differ
     choose    (logits [A, V], rows [A], step) -> tokens [A], where rows are the A places still going on
+    wanted    asked for each row after each token; a row that is not wanted any more is let go
     returns   [R] continuations, in order
     raises    torch.OutOfMemoryError as the device does
     """
-    device = model.device
-    ids, mask = left_padded(prompts, pad_id, device)
-    positions = (mask.cumsum(dim=-1) - 1).clamp_(min=0)
-    mask = torch.cat([mask, mask.new_ones(len(prompts), max_new_tokens)], dim=-1)
-    prompt_tokens = ids.shape[1]
+    device, count = model.device, len(prompts.mask)
+    inputs, positions = prompts.first, prompts.positions
+    prompt_tokens = prompts.mask.shape[1]
+    mask = torch.cat([prompts.mask, prompts.mask.new_ones(count, max_new_tokens)], dim=-1)
     cache = DynamicCache(config=model.config)
-    outputs: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    alive = list(range(len(prompts)))
-    rows = torch.arange(len(prompts), device=device)
+    outputs: list[list[int]] = [[] for _ in range(count)]
+    stopped, dropped = [False] * count, [False] * count
+    alive = list(range(count))
+    rows = torch.arange(count, device=device)
     for step in range(max_new_tokens):
         logits = model(
-            input_ids=ids,
+            **inputs,
             attention_mask=mask[:, : prompt_tokens + step],
             position_ids=positions,
             past_key_values=cache,
@@ -74,12 +99,14 @@ def continue_batch(
         tokens = choose(logits, rows, step)
         going_on = []
         for place, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
-            if stopped[row]:
+            if stopped[row] or dropped[row]:
                 continue
             stopped[row] = token in stop_ids
             if not stopped[row]:
                 outputs[row].append(token)
-                going_on.append(place)
+                dropped[row] = not wanted(row)
+                if not dropped[row]:
+                    going_on.append(place)
         if not going_on:
             break
         ids, positions = tokens[:, None], positions[:, -1:] + 1
@@ -88,4 +115,5 @@ def continue_batch(
             cache.batch_select_indices(kept)
             ids, positions, mask, rows = ids[kept], positions[kept], mask[kept], rows[kept]
             alive = [alive[place] for place in going_on]
-    return [Continuation(*pair) for pair in zip(outputs, stopped, strict=True)]
+        inputs = {"input_ids": ids}
+    return [Continuation(*row) for row in zip(outputs, stopped, dropped, strict=True)]

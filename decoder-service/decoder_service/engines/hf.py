@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,16 +27,19 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
-from decoder_service.engines.engine import Decoding, EngineLost, Row
-from decoder_service.engines.generation import Choose, Continuation, continue_batch
+from decoder_service.engines.engine import Decoding, Row, Wanted, always
+from decoder_service.engines.generation import Continuation, as_program, continue_batch, left_padded
+from decoder_service.engines.hf_latents import HfLatents
+from decoder_service.engines.latent_model import LatentModel
+from decoder_service.engines.memory import fits, too_small
+from decoder_service.engines.packing import Packing
 from decoder_service.engines.placement import Placement, place
 from decoder_service.engines.prompting import Prompting
-from decoder_service.engines.sampling import greedy, row_keys, sampled
+from decoder_service.engines.sampling import chooser
 from decoder_service.engines.weights import find_model, weights_sha256
 from decoder_service.prompts import read_examples
-from decoder_service.replies import program_of
 from decoder_service.settings import DecoderSettings
-from shared.errors import Broken, InvalidRequest, Overloaded
+from shared.errors import Broken, InvalidRequest
 from shared.wire import ModelCard, Program
 
 log = logging.getLogger(__name__)
@@ -50,12 +52,26 @@ _QUANTIZED: Any = BitsAndBytesConfig
 class HfEngine:
     """One model and its tokenizer. `decode` belongs to the thread that loaded it."""
 
-    def __init__(self, model: Any, prompting: Prompting, card: ModelCard, context_tokens: int | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompting: Prompting,
+        card: ModelCard,
+        context_tokens: int | None,
+        settings: DecoderSettings,
+    ) -> None:
         self._model, self._prompting, self._card = model, prompting, card
         self.context_tokens = context_tokens
-        self._stop_ids = prompting.stop_ids(
-            model.config.get_text_config().eos_token_id, model.generation_config.eos_token_id
+        text_config = model.config.get_text_config()
+        self._stop_ids = prompting.stop_ids(text_config.eos_token_id, model.generation_config.eos_token_id)
+        packing = Packing(
+            prompting,
+            self._stop_ids,
+            vocabulary=text_config.vocab_size,
+            context_tokens=context_tokens,
         )
+        vectors = LatentModel(model, prompting, self._stop_ids, settings)
+        self.latents = HfLatents(vectors, prompting, packing, card.name)
 
     def card(self) -> ModelCard:
         """Return what must be recorded to repeat a run."""
@@ -82,57 +98,43 @@ class HfEngine:
         """Return how many tokens each text has, special tokens excluded."""
         return self._prompting.count(texts)
 
-    def decode(self, rows: Sequence[Row], decoding: Decoding) -> list[Program]:
+    def decode(
+        self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
+    ) -> list[Program | None]:
         """Return each row's program, in order; halves the batch when the device's memory runs out."""
-        continuations = self._continue(rows, decoding)
-        texts = self._prompting.text([c.token_ids for c in continuations])
+        found = self._continue(rows, decoding, wanted)
         return [
-            Program(
-                text=program_of(text),
-                tokens=len(c.token_ids) + c.stopped,
-                finish_reason="stop" if c.stopped else "length",
-            )
-            for text, c in zip(texts, continuations, strict=True)
+            None if c.dropped else program for c, program in zip(found, self.programs(found), strict=True)
         ]
 
-    def _continue(self, rows: Sequence[Row], decoding: Decoding) -> list[Continuation]:
-        try:
-            return continue_batch(
-                self._model,
-                [row.token_ids for row in rows],
-                choose=self._choice(rows, decoding),
+    def programs(self, continuations: Sequence[Continuation]) -> list[Program]:
+        """Return what the generator said as programs."""
+        texts = self._prompting.text([c.token_ids for c in continuations])
+        return [as_program(text, c) for text, c in zip(texts, continuations, strict=True)]
+
+    def _continue(self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted) -> list[Continuation]:
+        model = self._model
+        found = fits(
+            lambda: continue_batch(
+                model,
+                left_padded([row.token_ids for row in rows], self._prompting.pad_id, model.device),
+                choose=chooser(rows, decoding, model.device),
                 max_new_tokens=decoding.max_new_tokens,
                 stop_ids=self._stop_ids,
-                pad_id=self._prompting.pad_id,
-            )
-        except torch.OutOfMemoryError:
-            # Leave the handler first: its traceback keeps the failed batch's tensors alive.
-            pass
-        except torch.AcceleratorError as error:
-            # A CUDA context does not survive an illegal access or an assertion on the device.
-            raise EngineLost(f"the device failed: {error}", hint="restart the decoder") from error
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+                wanted=wanted,
+            ),
+            model.device,
+        )
+        if found is not None:
+            return found
         if len(rows) == 1:
-            raise Overloaded(
-                f"the device's memory does not hold a single message of {len(rows[0].token_ids)} tokens "
-                f"with max_new_tokens={decoding.max_new_tokens}",
-                hint="lower max_new_tokens, set DECODER_QUANTIZATION=nf4, or free the device",
-                retry_after_s=10,
-            )
+            raise too_small(f"a single message of {len(rows[0].token_ids)} tokens", decoding)
         half = len(rows) // 2
         log.warning("out of memory, batch halved", extra={"rows": len(rows)})
-        return [*self._continue(rows[:half], decoding), *self._continue(rows[half:], decoding)]
-
-    def _choice(self, rows: Sequence[Row], decoding: Decoding) -> Choose:
-        if decoding.temperature == 0:
-            return lambda logits, alive, step: greedy(logits)
-        keys = row_keys(rows).to(self._model.device)
-
-        def choose(logits: Tensor, alive: Tensor, step: int) -> Tensor:
-            return sampled(logits, keys[alive], step, decoding)
-
-        return choose
+        return [
+            *self._continue(rows[:half], decoding, wanted),
+            *self._continue(rows[half:], decoding, lambda row: wanted(half + row)),
+        ]
 
 
 def load_engine(settings: DecoderSettings) -> HfEngine:
@@ -190,7 +192,7 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
         template_sha256=prompting.template_sha256,
         libraries=_libraries(placement),
     )
-    return HfEngine(model, prompting, card, getattr(text_config, "max_position_embeddings", None))
+    return HfEngine(model, prompting, card, getattr(text_config, "max_position_embeddings", None), settings)
 
 
 def _tokenizer(source: str | Path, where: dict[str, Any]) -> Any:

@@ -12,10 +12,12 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from decoder_service.prompts import Example, conversation, merge_role, plain_text, template_sha256
+from decoder_service.prompts import Example, Turn, conversation, merge_role, plain_text, template_sha256
+from shared.errors import InvalidRequest
 
 # Stands for the message while a template is split around it; from the private use area.
 _PLACE = "\ue000message\ue001"
+_END = "\ue000end\ue001"
 _TURN_ENDS = (
     "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>"
 )  # fmt: skip
@@ -59,6 +61,63 @@ class Prompting:
             encoded = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [len(ids) for ids in encoded]
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return texts in tokens as they stand: nothing added, and marks in them are ordinary text."""
+        with self._lock:
+            found: list[list[int]] = self._tokenizer(
+                list(texts), add_special_tokens=False, split_special_tokens=True
+            )["input_ids"]
+        return found
+
+    def frame(self) -> tuple[list[int], list[int], list[int]]:
+        """Return the decoder's own prompt before and after the message, and what follows its program."""
+        with self._lock:
+            turns = self._turns(_PLACE)
+            before, _, after = self._rendered(_PLACE).partition(_PLACE)
+            end: list[int] = []
+            if self._template is not None:
+                *_, ended = self._templated([*turns, {"role": "assistant", "content": _END}]).partition(_END)
+                end = self._tokenizer(ended, add_special_tokens=False)["input_ids"]
+            elif self._tokenizer.eos_token_id is not None:
+                end = [self._tokenizer.eos_token_id]
+            return (
+                self._encoded([before])[0],
+                self._tokenizer(after, add_special_tokens=False)["input_ids"],
+                end,
+            )
+
+    def around(self, turns: Sequence[Turn], places: Sequence[str], *, open_end: bool) -> list[list[int]]:
+        """Return the chat template's own tokens before, between and after turns whose contents are `places`.
+
+        open_end   whether the assistant's next turn is opened at the end
+        returns    [number of turns + 1]
+        raises     InvalidRequest when there is no template, or it refuses or leaves out a turn
+        """
+        if self._template is None:
+            hint = "use layout plain"
+            raise InvalidRequest("layout='chat': the model has no chat template", hint=hint, field="layout")
+        with self._lock:
+            try:
+                rest = self._templated(turns, add_generation_prompt=open_end)
+            except TemplateError as error:
+                raise InvalidRequest(
+                    f"the chat template refuses this order of roles: {error}",
+                    hint="use layout plain",
+                    field="conversations",
+                ) from error
+            parts = []
+            for number, place in enumerate(places):
+                part, found, rest = rest.partition(place)
+                if not found:
+                    raise InvalidRequest(
+                        f"the chat template leaves out turn {number} of {len(places)}",
+                        hint="use layout plain, or send fewer turns",
+                        field="conversations",
+                    )
+                parts.append(part)
+            encoded: list[list[int]] = self._tokenizer([*parts, rest], add_special_tokens=False)["input_ids"]
+        return encoded
+
     def text(self, token_ids: Sequence[Sequence[int]]) -> list[str]:
         """Return replies as text, without special tokens."""
         with self._lock:
@@ -66,6 +125,11 @@ class Prompting:
             return [
                 decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in token_ids
             ]
+
+    def token_id(self, token: str) -> int | None:
+        """Return the number of a token of the vocabulary, None where it has none."""
+        known: dict[str, int] = self._tokenizer.get_vocab()
+        return known.get(token)
 
     def stop_ids(self, *configured: int | list[int] | None) -> frozenset[int]:
         """Return the tokens that end a reply: those the model's files name, and the usual turn ends."""
@@ -78,14 +142,18 @@ class Prompting:
     def _has_mark(self, message: str) -> bool:
         return any(mark in message for mark in self._marks)
 
-    def _rendered(self, message: str) -> str:
+    def _turns(self, message: str) -> list[Turn]:
         turns = conversation(message, self._examples)
+        return merge_role(turns) if self._role_is_merged else turns
+
+    def _rendered(self, message: str) -> str:
         if self._template is None:
-            return plain_text(turns)
-        if self._role_is_merged:
-            turns = merge_role(turns)
+            return plain_text(self._turns(message))
+        return self._templated(self._turns(message), add_generation_prompt=True)
+
+    def _templated(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> str:
         rendered: str = self._tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
         )
         return rendered
 

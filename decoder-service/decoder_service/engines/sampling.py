@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from decoder_service.engines.engine import Decoding, Row
+from decoder_service.engines.generation import Choose
 
 # splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 _STEP, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -23,6 +24,14 @@ _STEP, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111
 def greedy(logits: Tensor) -> Tensor:
     """Return the likeliest token of each row: [R, V] -> [R]."""
     return logits.argmax(dim=-1)
+
+
+def chooser(rows: Sequence[Row], decoding: Decoding, device: torch.device) -> Choose:
+    """Return how the rows of a batch choose their tokens: the likeliest, or each by its own chance."""
+    if decoding.temperature == 0:
+        return lambda logits, alive, step: greedy(logits)
+    keys = row_keys(rows).to(device)
+    return lambda logits, alive, step: sampled(logits, keys[alive], step, decoding)
 
 
 def row_keys(rows: Sequence[Row]) -> Tensor:

@@ -1,0 +1,48 @@
+"""What to do when the device's memory runs out: say no without losing the process, and try with less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from decoder_service.engines.engine import Decoding, EngineLost
+from shared.errors import Overloaded
+
+R = TypeVar("R")
+
+# torch's CPU allocator raises a plain RuntimeError; its words differ by platform.
+_CPU_WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+def fits(run: Callable[[], R], device: torch.device) -> R | None:
+    """Return what `run` returns, or None if the device's memory did not hold it.
+
+    raises   EngineLost when the device failed in a way that only a new process can mend
+    """
+    try:
+        return run()
+    except torch.AcceleratorError as error:
+        # A CUDA context does not survive an illegal access or an assertion on the device.
+        raise EngineLost(f"the device failed: {error}", hint="restart the decoder") from error
+    except (torch.OutOfMemoryError, MemoryError):
+        # Leave the handler first: its traceback keeps the failed batch's tensors alive.
+        pass
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in _CPU_WORDS):
+            raise
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def too_small(what: str, decoding: Decoding | None = None) -> Overloaded:
+    """Return the error of one row that does not fit alone."""
+    new = f" with max_new_tokens={decoding.max_new_tokens}" if decoding else ""
+    lower = "lower max_new_tokens" if decoding else "send a shorter one"
+    return Overloaded(
+        f"the device's memory does not hold {what}{new}",
+        hint=f"{lower}, set DECODER_QUANTIZATION=nf4, or free the device",
+        retry_after_s=10,
+    )
