@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import marshal
 import os
 import secrets
 import subprocess
@@ -62,10 +63,7 @@ class Lane:
     async def run(self, run: Run) -> Ended:
         """Run one program; raise LaneBroken when the jail dies with it. Cancelling kills the lane."""
         self.runs += 1
-        body = json.dumps(
-            {"program": run.program, "setup": run.setup, "calls": run.calls, "beside": run.beside,
-             "result": run.result}
-        ).encode()  # fmt: skip
+        body = marshal.dumps((run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result), 2)
         limits = run.limits
         self._nonce = secrets.token_bytes(16)
         header = frames.REQUEST.pack(

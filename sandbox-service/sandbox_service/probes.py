@@ -112,14 +112,28 @@ def found():
     return ' '.join(got)
 """
 _PROCESSES = """
-import os
+import os, resource
 def found():
     got = []
     try:
-        got = [name for name in os.listdir('/proc') if name.isdigit() and int(name) not in (1, os.getpid())]
+        own = open('/proc/self/cmdline').read()
+        names = [name for name in os.listdir('/proc') if name.isdigit() and int(name) != os.getpid()]
     except OSError:
-        pass
-    return ' '.join(got)
+        return ''
+    for name in names:
+        pid, path = int(name), '/proc/' + name + '/'
+        def see(what, attempt):
+            try:
+                if attempt(): got.append(name + ' ' + what)
+            except OSError: pass
+        see('is another program', lambda: open(path + 'cmdline').read() != own)
+        for file in ('environ', 'maps'): see(file, lambda: open(path + file, 'rb').read(1))
+        see('mem', lambda: open(path + 'mem', 'rb'))
+        see('fd', lambda: os.listdir(path + 'fd'))
+        see('limits', lambda: resource.prlimit(pid, resource.RLIMIT_CPU))
+        see('affinity', lambda: os.sched_setaffinity(pid, {0}) is None)
+        if pid != 1: see('kill', lambda: os.kill(pid, 0) is None)
+    return ', '.join(got)
 """
 _SIGNALS = """
 import os
@@ -258,7 +272,7 @@ def attempts(bait: Bait) -> list[Attempt]:
         _asks("read another process's environment or memory", _ENVIRONMENT.format(pid=pid)),
         _asks("connect to this machine, or open a raw socket", _NETWORK.format(port=bait.port)),
         _asks("write outside its own folder", _WRITE.format(**here)),
-        _asks("see other processes", _PROCESSES),
+        _asks("see processes outside, or touch those inside", _PROCESSES),
         _asks("kill the zygote or the service", _SIGNALS.format(pid=pid)),
         _asks(
             "make a namespace, trace, mount, use rare kernel interfaces", _KERNEL.format(ppid=1, arm=int(arm))

@@ -41,7 +41,7 @@ def test_a_jail_with_a_hole_is_found_out(cell_in: Any) -> None:
     probes = leaky.wait(probe(leaky.pool))
     broken = {one.name for one in broken_promises(leaky.pool.jail.name, probes)}
     assert "connect to this machine, or open a raw socket" in broken
-    assert "see other processes" in broken
+    assert "see processes outside, or touch those inside" in broken
 
 
 def test_less_than_the_wanted_isolation_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

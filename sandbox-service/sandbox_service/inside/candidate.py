@@ -2,15 +2,17 @@
 
 It is forked before its request exists, so no other run's program or answers are in its memory. Whatever it
 writes is the candidate's word: the candidate can change every object here, this module included.
+
+A short run costs what its child writes to: each page of the zygote's memory that it touches is copied, and a
+reference count is a write. So what can be done once by the zygote is not done here.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # what `signal` wraps, without its enums: they cost pages
-import json
+import marshal
 import math
 import os
-import random
 import resource
 import signal
 import struct
@@ -26,8 +28,9 @@ from sandbox_service.inside import codec, frames, harden
 HEADER = struct.Struct("!dQQII")
 MESSAGE_MAX = 1000
 NAME = "program"
+OWN = "{uid}"  # in the path of `home`: each child has one of its own
 _DESCRIPTORS = 128  # what `measure` limits the zygote to
-_SIGCHLD = (int(signal.SIGCHLD),)
+_UNBLOCK, _SIGCHLD = int(signal.SIG_UNBLOCK), (int(signal.SIGCHLD),)
 
 
 class Pipes(NamedTuple):
@@ -43,7 +46,8 @@ class Confined(NamedTuple):
     """What a child becomes before it sees its request.
 
     uid      uid and gid to become; None keeps this one
-    home     a directory to work in, made if it is not there
+    home     a directory to make and to work in; empty for where the zygote is
+    parent   the zygote, to die with it; 0 where it is PID 1, and all dies with it anyway
     counted  processes of this uid that are not the candidate's, for RLIMIT_NPROC
     ruleset  descriptor of a Landlock ruleset to enter, or None
     lonely   one more seccomp program, for a child that shares its uid with others; empty for none
@@ -51,27 +55,51 @@ class Confined(NamedTuple):
 
     uid: int | None
     home: str
+    parent: int
     counted: int
     ruleset: int | None
     lonely: bytes
 
 
+class Work(NamedTuple):
+    """What a child is asked: as it crosses, by `marshal`, from the service that is trusted to it that is not.
+
+    setup    executed before the program
+    calls    expressions to evaluate, in order; then the tests `beside`, executed; then `result`, if any
+    """
+
+    program: str
+    setup: str
+    calls: tuple[str, ...]
+    beside: tuple[str, ...]
+    result: str | None
+
+
+def prepare(home: str) -> None:
+    """Do once, in the zygote, what all children would do alike before they leave it."""
+    os.umask(0o077)
+    if OWN not in home:
+        os.chdir(home)
+    if harden.LINUX and os.geteuid() == 0:
+        os.setgroups([])
+
+
 def run(pipes: Pipes, confined: Confined) -> None:
     """Become the candidate's process and never return."""
-    _leave(confined)
+    uid, home, parent, counted, ruleset, lonely = confined
+    _leave(uid, home, parent, ruleset)
     answers = _settle(pipes)
-    random.seed(0)  # Python seeds it anew in a fork; a program's luck has to be the same in every run
     try:
         header = frames.read_exactly(3, HEADER.size)
     except EOFError:  # the zygote has gone: there will be no request
         os._exit(0)
     cpu_s, memory, file_bytes, processes, length = HEADER.unpack(header)
-    body = json.loads(frames.read_exactly(3, length))
+    work = marshal.loads(frames.read_exactly(3, length))
     os.close(3)
-    _limit(cpu_s, memory, file_bytes, processes + confined.counted)
-    if confined.lonely:
-        harden.filter_system_calls(confined.lonely)
-    answer(answers, body)
+    _limit(cpu_s, memory, file_bytes, processes + counted)
+    if lonely:
+        harden.filter_system_calls(lonely)
+    answer(answers, work)
     for name in ("stdout", "stderr"):
         try:  # noqa: SIM105 - a context manager is a page or two more to copy
             getattr(sys, name).flush()
@@ -80,23 +108,21 @@ def run(pipes: Pipes, confined: Confined) -> None:
     os._exit(0)
 
 
-def _leave(confined: Confined) -> None:
+def _leave(uid: int | None, home: str, parent: int, ruleset: int | None) -> None:
     """Leave the zygote's session, uid and view of the file system behind."""
-    _signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGCHLD)
+    _signal.pthread_sigmask(_UNBLOCK, _SIGCHLD)
     os.setsid()
-    if confined.uid is not None:
-        os.setgroups([])
-        os.setresgid(confined.uid, confined.uid, confined.uid)
-        os.setresuid(confined.uid, confined.uid, confined.uid)
-    if harden.LINUX and os.getppid() != 1:
-        harden.die_with_parent(os.getppid())
-    os.umask(0o077)
-    if confined.home != "/tmp":
-        os.makedirs(confined.home, mode=0o700, exist_ok=True)  # noqa: PTH103
-        os.environ["TMPDIR"] = confined.home
-    os.chdir(confined.home)
-    if confined.ruleset is not None:
-        harden.enter_ruleset(confined.ruleset)
+    if uid is not None:
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if parent:
+        harden.die_with_parent(parent)
+    if home:
+        os.makedirs(home, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.environ["TMPDIR"] = home
+        os.chdir(home)
+    if ruleset is not None:
+        harden.enter_ruleset(ruleset)
 
 
 def _settle(pipes: Pipes) -> int:
@@ -184,19 +210,15 @@ def rehearse(times: int = 24) -> None:
     A first time writes all over the interpreter (caches, quickened code, symbols), and each page of that
     would be copied anew in each child, which costs more than what a short program does.
     """
-    body = json.loads(json.dumps(
-        {"program": _PROGRAM, "setup": "", "calls": _CALLS, "beside": ["assert f([2])"], "result": None}
-    ))  # fmt: skip
+    work = marshal.dumps(tuple(Work(_PROGRAM, "", _CALLS, ("assert f([2])",), None)))
     kept = sys.modules["__main__"]
     for _ in range(times):
-        random.seed(0)
-        json.loads(json.dumps(body))
-        answer(-1, body, lambda fd, data: None)
+        answer(-1, marshal.loads(work), lambda fd, data: None)
         sys.modules.pop(NAME)
         sys.modules["__main__"] = kept
 
 
-def answer(fd: int, body: dict[str, Any], write: Callable[[int, bytes], object] = frames.write_whole) -> None:
+def answer(fd: int, work: Work, write: Callable[[int, bytes], object] = frames.write_whole) -> None:
     """Load the program, then answer each call in order on `fd`."""
 
     clock, last, own = time.monotonic, time.monotonic(), os.getpid()
@@ -209,19 +231,20 @@ def answer(fd: int, body: dict[str, Any], write: Callable[[int, bytes], object] 
         write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)) + payload)
         last = now
 
+    program, setup, calls, beside, result = work
     module = types.ModuleType(NAME)
     sys.modules[NAME] = sys.modules["__main__"] = module
     space = module.__dict__
     try:
-        _load(body["setup"], body["program"], space)
+        _load(setup, program, space)
     except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
         send(frames.LOAD, _kind(error), _describe(error, located=True))
         return
     send(frames.LOAD, frames.VALUE, b"")
-    works = [(call, "eval") for call in body["calls"]] + [(test, "exec") for test in body["beside"]]
-    if body["result"] is not None:
-        works.append((body["result"], "eval"))
-    for index, (text, mode) in enumerate(works):
+    texts = [*calls, *beside] if result is None else [*calls, *beside, result]
+    first, last_beside = len(calls), len(calls) + len(beside)
+    for index, text in enumerate(texts):
+        mode = "exec" if first <= index < last_beside else "eval"
         try:
             value = eval(compile(text, f"<call {index}>", mode, dont_inherit=True), space)
             payload = codec.encode(True if mode == "exec" else value)

@@ -19,11 +19,11 @@ Every other object is opaque: it equals nothing, and has only the truth value (0
 from __future__ import annotations
 
 import base64
-import json
 import re
 import sys
 from collections import deque
 from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
 MAX_BYTES = 1 << 20
@@ -31,9 +31,6 @@ MAX_DEPTH = 60
 MAX_NODES = 100_000
 MAX_HEX_DIGITS = 50_000
 MAX_NAME = 200
-
-
-_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # the tree is no cycle
 
 
 class _Over(Exception):
@@ -70,8 +67,7 @@ def encode(value: object) -> bytes:
     returns  at most MAX_BYTES bytes; a value over a budget becomes one opaque
     """
     try:
-        writer = _Writer()
-        data = _json(writer.tree(value, 0)).encode("ascii")
+        data = _Writer().text_of(value, 0).encode("ascii")
         if len(data) <= MAX_BYTES:
             return data
         why = "bytes"
@@ -80,7 +76,7 @@ def encode(value: object) -> bytes:
     except BaseException:  # noqa: BLE001 - the candidate may raise anything, anywhere; it is only its own answer
         why = "unreadable"
     try:
-        return json.dumps(["x", f"{_type_name(type(value))} ({why})", None]).encode("ascii")
+        return _opaque(f"{_type_name(type(value))} ({why})", None).encode("ascii")
     except BaseException:  # noqa: BLE001 - see above
         return b'["x","object",null]'
 
@@ -101,13 +97,17 @@ def _truth(value: Any) -> int | None:
         return None
 
 
+def _opaque(name: str, truth: int | None) -> str:
+    return f'["x",{_quote(name)},{"null" if truth is None else truth}]'
+
+
 class _Writer:
-    """Budgets of one value. `tree` mirrors a value in lists, without asking it anything it could override."""
+    """Budgets of one value. `text_of` writes it down without asking it anything it could override."""
 
     def __init__(self) -> None:
         self.nodes, self.bytes = MAX_NODES, MAX_BYTES
 
-    def tree(self, value: Any, depth: int) -> list[Any]:
+    def text_of(self, value: Any, depth: int) -> str:
         self.nodes -= 1
         if self.nodes < 0:
             raise _Over("nodes")
@@ -115,32 +115,33 @@ class _Writer:
             raise _Over("depth")
         kind = type(value)
         if kind is str:
-            return self.text(value)
+            return self.string(value)
         if kind is int:
-            return ["i", self.hex(value)]
+            return f'["i","{self.hex(value)}"]'
         if kind is float:
-            return ["f", value.hex()]
+            return f'["f","{value.hex()}"]'
         if kind is bool:
-            return ["B", 1 if value else 0]
+            return '["B",1]' if value else '["B",0]'
         if value is None:
-            return ["N"]
+            return '["N"]'
         if value is Ellipsis:
-            return ["E"]
+            return '["E"]'
         if kind is list:
-            return ["l", self.trees(value, depth)]
+            return self.all("l", value, depth)
         return self.rest(value, kind, depth)
 
-    def trees(self, values: Any, depth: int) -> list[Any]:
-        return [self.tree(value, depth + 1) for value in values]
+    def all(self, tag: str, values: Any, depth: int) -> str:
+        return f'["{tag}",[{",".join([self.text_of(value, depth + 1) for value in values])}]]'
 
-    def pairs(self, pairs: Any, depth: int) -> list[Any]:
-        return [[self.tree(key, depth + 1), self.tree(value, depth + 1)] for key, value in pairs]
+    def pairs(self, tag: str, pairs: Any, depth: int) -> str:
+        texts = [f"[{self.text_of(key, depth + 1)},{self.text_of(value, depth + 1)}]" for key, value in pairs]
+        return f'["{tag}",[{",".join(texts)}]]'
 
-    def text(self, value: str) -> list[Any]:
+    def string(self, value: str) -> str:
         self.spend(len(value))
         if value.isascii() or not re.search("[\ud800-\udfff]", value):
-            return ["s", value]
-        return ["u", _b64(value.encode("utf-8", "surrogatepass"))]
+            return f'["s",{_quote(value)}]'
+        return f'["u","{_b64(value.encode("utf-8", "surrogatepass"))}"]'
 
     def hex(self, value: int) -> str:
         if value.bit_length() > 4 * MAX_HEX_DIGITS:
@@ -153,64 +154,66 @@ class _Writer:
         if self.bytes < 0:
             raise _Over("bytes")
 
-    def rest(self, value: Any, kind: type, depth: int) -> list[Any]:
+    def rest(self, value: Any, kind: type, depth: int) -> str:
         if kind is range:
-            return ["r", self.hex(value.start), self.hex(value.stop), self.hex(value.step)]
+            return f'["r","{self.hex(value.start)}","{self.hex(value.stop)}","{self.hex(value.step)}"]'
         if kind is _KEYS:
-            return ["dk", self.trees(list(value), depth)]
+            return self.all("dk", list(value), depth)
         if kind is _VALUES:
-            return ["dv", self.trees(list(value), depth)]
+            return self.all("dv", list(value), depth)
         if kind is _ITEMS:
-            return ["di", self.pairs(list(value), depth)]
+            return self.pairs("di", list(value), depth)
         if id(kind) in _ITERATORS:
             try:
-                return ["it", self.trees(value, depth)]
+                return self.all("it", value, depth)
             except _Over:
                 raise
             except Exception:  # noqa: BLE001 - its own code runs here; what breaks half-way has no value
-                return ["x", _type_name(kind), None]
+                return _opaque(_type_name(kind), None)
         extra = self.from_library(value, kind)
         if extra is not None:
             return extra
         for base in _mro(kind):
             if id(base) in _BASES:
                 return self.base(value, base, depth)
-        return ["x", _type_name(kind), _truth(value)]
+        return _opaque(_type_name(kind), _truth(value))
 
-    def base(self, value: Any, base: Any, depth: int) -> list[Any]:
+    def base(self, value: Any, base: Any, depth: int) -> str:
         if base is int:
-            return ["i", self.hex(int.__add__(value, 0))]
+            return f'["i","{self.hex(int.__add__(value, 0))}"]'
         if base is float:
-            return ["f", float.hex(value)]
+            return f'["f","{float.hex(value)}"]'
         if base is str:
-            return self.text(str.__str__(value))
+            return self.string(str.__str__(value))
         if base is complex:
             parts = complex.__dict__["real"].__get__(value), complex.__dict__["imag"].__get__(value)
-            return ["c", parts[0].hex(), parts[1].hex()]
+            return f'["c","{parts[0].hex()}","{parts[1].hex()}"]'
         if base is bytes or base is bytearray:
             self.spend(base.__len__(value))
-            return ["b" if base is bytes else "ba", _b64(bytes(base.__getitem__(value, slice(None))))]
+            tag = "b" if base is bytes else "ba"
+            return f'["{tag}","{_b64(bytes(base.__getitem__(value, slice(None))))}"]'
         if base is dict:
-            return ["d", self.pairs(list(dict.items(value)), depth)]
+            return self.pairs("d", list(dict.items(value)), depth)
         tag = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}[base]
-        return [tag, self.trees(list(base.__iter__(value)), depth)]
+        return self.all(tag, list(base.__iter__(value)), depth)
 
-    def from_library(self, value: Any, kind: type) -> list[Any] | None:
+    def from_library(self, value: Any, kind: type) -> str | None:
         """Write the few library values tests compare, if their module is loaded at all."""
         decimal, fractions, datetime = map(sys.modules.get, ("decimal", "fractions", "datetime"))
         if decimal is not None and kind is decimal.Decimal:
             text = kind.__str__(value)
             self.spend(len(text))
-            return ["dec", text]
+            return f'["dec",{_quote(text)}]'
         if fractions is not None and kind is fractions.Fraction:
-            return ["frac", self.hex(value.numerator), self.hex(value.denominator)]
+            return f'["frac","{self.hex(value.numerator)}","{self.hex(value.denominator)}"]'
         if datetime is None:
             return None
         if kind is datetime.timedelta:
-            return ["td", hex(value.days), hex(value.seconds), hex(value.microseconds)]
+            return f'["td","{hex(value.days)}","{hex(value.seconds)}","{hex(value.microseconds)}"]'
         for tag, owner in (("dt", datetime.datetime), ("date", datetime.date), ("time", datetime.time)):
             if kind is owner:
-                return [tag, value.isoformat()]  # without `fold`, which equality of such values does not see
+                # without `fold`, which equality of such values does not see
+                return f'["{tag}",{_quote(value.isoformat())}]'
         return None
 
 

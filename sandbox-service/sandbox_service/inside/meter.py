@@ -22,10 +22,16 @@ class Use(NamedTuple):
 
 
 class Watch:
-    """One run: what it may use, what it has used, and how it ended."""
+    """One run: what it may use, what it has used, and how it ended.
 
-    def __init__(self, pid: int, cpu_s: float, deadline: float, memory: int, output: int) -> None:
+    others  processes of this namespace that are not the run's, as /proc names them
+    """
+
+    def __init__(
+        self, pid: int, cpu_s: float, deadline: float, memory: int, output: int, others: frozenset[str]
+    ) -> None:
         self.pid, self.cpu_s, self.deadline, self.memory, self.output = pid, cpu_s, deadline, memory, output
+        self.others = others
         self.used, self.status, self.reason, self.waited_ms = sweep.NOTHING, 0, frames.EXIT, -1.0
         self.answers, self.alive = frames.ANSWERS_MAX, True
         self._next_look = time.monotonic() + 0.1
@@ -82,7 +88,7 @@ class Watch:
             self.kill(frames.WALL)
         elif now >= self._next_look:
             self._next_look = now + 0.1
-            now_used = _of_all(self.pid)
+            now_used = _of_all(self.pid, self.others)
             if self.used.cpu_s + now_used.cpu_s > self.cpu_s:
                 self.kill(frames.CPU)
             elif now_used.anonymous_kb * 1024 > self.memory + (64 << 20):
@@ -96,11 +102,11 @@ class Watch:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def _of_all(child: int) -> Use:
+def _of_all(child: int, others: frozenset[str]) -> Use:
     """Return what the run's living processes use, and what their reaped children used."""
     ticks, anonymous_kb = 0, 0
     mine_kb = _anonymous_kb("self")
-    for pid in _everyone() if os.getpid() == 1 else _descendants(child):
+    for pid in _everyone(others) if os.getpid() == 1 else _descendants(child):
         try:
             with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
                 ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
@@ -110,9 +116,10 @@ def _of_all(child: int) -> Use:
     return Use(ticks / _TICKS, anonymous_kb)
 
 
-def _everyone() -> list[str]:
-    """All but this process: in a process namespace of its own that is the run."""
-    return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]  # noqa: PTH208
+def _everyone(others: frozenset[str]) -> list[str]:
+    """All but this process and `others`: in a process namespace of its own that is the run."""
+    found = {name for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    return [*(found - others - {"1"})]
 
 
 def _descendants(child: int) -> list[str]:

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from sandbox_service.inside import candidate, frames, harden, meter, sweep
+from sandbox_service.inside import candidate, frames, harden, meter, nursery, sweep
 
 # What programs of a page use. The rest is imported when it is wanted: each module loaded here makes every
 # fork dearer, for its pages are mapped and unmapped with each child.
@@ -32,15 +32,15 @@ _TICK_S = 0.01
 
 
 class Zygote:
-    """One warm interpreter: its descriptors, its setup, and the child that waits for the next request."""
+    """One warm interpreter: its descriptors, its setup, and the children that wait for the next requests."""
 
     def __init__(self, requests: int, replies: int, setup: dict[str, Any]) -> None:
         self.requests, self.replies, self.setup = requests, replies, setup
         self.carrier = Carrier(replies)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        self.lonely = base64.b64decode(setup.get("child_seccomp", ""))
+        self.nursery = nursery.Nursery(setup, base64.b64decode(setup.get("child_seccomp", "")))
         self.children: int | None = setup.get("children_fd")
-        self.count = 0
+        self.uid: int | None = None
 
     def serve(self) -> None:
         """Run one request after the other until the service closes the request pipe."""
@@ -52,58 +52,34 @@ class Zygote:
             self.finish()
 
     def finish(self) -> None:
-        sweep.kill_and_reap(sweep.NOTHING, self.uid(), self.children)
-        sweep.wipe(self.setup["writable"], self.uid())
-
-    def uid(self) -> int | None:
-        """The uid of the run in hand: a new one each time, where this zygote may give uids."""
-        first = self.setup.get("uid_first")
-        return None if first is None else int(first) + self.count % int(self.setup["uid_count"])
-
-    def fork(self) -> tuple[int, int, dict[bytes, int]]:
-        """Fork the child that waits for the next request; return pid, its request pipe, and its outputs."""
-        pairs = [os.pipe() for _ in range(4)]
-        pid = os.fork()
-        if pid == 0:
-            pipes = candidate.Pipes(pairs[0][0], pairs[1][1], pairs[2][1], pairs[3][1])
-            candidate.run(pipes, self.confined())
-        os.close(pairs[0][0])
-        for _, write in pairs[1:]:
-            os.close(write)
-        for read, _ in pairs[1:]:
-            os.set_blocking(read, False)
-        outputs = {frames.ANSWERS: pairs[1][0], frames.STDOUT: pairs[2][0], frames.STDERR: pairs[3][0]}
-        return pid, pairs[0][1], outputs
-
-    def confined(self) -> candidate.Confined:
-        """What the next child is to become."""
-        uid = self.uid()
-        home = str(self.setup["home"]).format(uid=uid)
-        return candidate.Confined(uid, home, self.setup["counted"], self.setup.get("ruleset"), self.lonely)
+        """Kill and reap all there is, those that wait included, and empty the folders."""
+        self.nursery.drop()
+        sweep.kill_and_reap(sweep.NOTHING, self.uid, self.children)
+        sweep.wipe(self.setup["writable"], self.uid)
 
     def one(self) -> bool:
-        """Fork a child, give it the next request, watch it to its end. False: there will be no more."""
-        self.count += 1
-        pid, request, outputs = self.fork()
+        """Give the next request to a child that waits for it and watch it to its end. False: no more."""
+        child = self.nursery.next()
+        self.uid = child.uid
         try:
             head = frames.read_exactly(self.requests, frames.REQUEST.size)
             nonce, cpu_s, wall_s, memory, output, file_bytes, processes, length = frames.REQUEST.unpack(head)
             started = time.monotonic()
             self.hand_over(
-                request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length
+                child.request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length
             )
         except EOFError:
             return False
-        watch = meter.Watch(pid, cpu_s, started + wall_s, memory, output)
+        watch = meter.Watch(child.pid, cpu_s, started + wall_s, memory, output, self.nursery.pids())
         self.carrier.nonce = nonce
         if not watch.ends_within(_QUICK_S):
-            self.attend(watch, outputs)
-        clean, used = sweep.kill_and_reap(watch.used, self.uid(), self.children)
-        for kind, fd in outputs.items():
+            self.attend(watch, child.outputs)
+        clean, used = self.clear(watch.used)
+        for kind, fd in child.outputs.items():
             while self.carrier.carry(kind, fd, watch) == frames.CHUNK:
                 pass
             os.close(fd)
-        clean = sweep.wipe(self.setup["writable"], self.uid()) and clean
+        clean = sweep.wipe(self.setup["writable"], child.uid) and clean
         wall_ms = (time.monotonic() - started) * 1e3
         end = frames.END.pack(
             watch.reason, watch.status, used.cpu_s * 1e3, wall_ms, watch.waited_ms, used.peak_kb, clean
@@ -111,18 +87,26 @@ class Zygote:
         self.carrier.flush(frames.REPLY.pack(frames.ENDED, nonce, len(end)) + end)
         return True
 
+    def clear(self, used: sweep.Reaped) -> tuple[bool, sweep.Reaped]:
+        """See to it that nothing of the run lives: (whether that is so, what it used in all)."""
+        if self.nursery.undisturbed():
+            return True, used
+        self.nursery.drop()
+        return sweep.kill_and_reap(used, self.uid, self.children)
+
     def hand_over(self, request: int, header: bytes, length: int) -> None:
-        """Carry a body from the service to the child."""
+        """Carry a body from the service to the child; a short one whole, so that the child wakes once."""
         try:
-            frames.write_all(request, header)
+            parts: list[bytes | memoryview] = [header]
             while length:
                 view = self.carrier.view[: min(length, frames.CHUNK)]
                 count = os.readv(self.requests, [view])
                 if not count:
                     raise EOFError
-                frames.write_all(request, view[:count])
+                frames.write_all(request, *parts, view[:count])
                 view[:count] = bytes(count)
                 length -= count
+                parts = []
         finally:
             os.close(request)
 
@@ -185,17 +169,29 @@ def main() -> None:
     os.close(null)
     (length,) = frames.SETUP.unpack(frames.read_exactly(requests, frames.SETUP.size))
     setup: dict[str, Any] = json.loads(frames.read_exactly(requests, length))
-    for name in PRELOADED:
-        __import__(name)
+    _preload()
     if harden.LINUX:
         _take_away(setup)
     sys.path[:] = [path for path in sys.path if path not in ("", setup["room"])]
     sys.argv[:] = [""]
+    candidate.prepare(str(setup["home"]))
     candidate.rehearse()
     candidate.measure()
     gc.collect()
     gc.freeze()
     Zygote(requests, replies, setup).serve()
+
+
+def _preload() -> None:
+    """Import what programs use, and seed `random` once for all: its luck has to be the same in every run.
+
+    It would seed itself anew after each fork, from the kernel, which costs a tenth of a short run.
+    """
+    register, os.register_at_fork = os.register_at_fork, lambda **_: None
+    for name in PRELOADED:
+        __import__(name)
+    os.register_at_fork = register
+    sys.modules["random"].seed(0)
 
 
 def _take_away(setup: dict[str, Any]) -> None:

@@ -31,6 +31,8 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _ROOM = "/room"
+# Children forked ahead, back to back. With one uid for all runs, a run could end those beside it.
+_WAITING = 8
 _TMP_BYTES, _SHM_BYTES = 64 << 20, 16 << 20
 
 
@@ -123,6 +125,7 @@ class Bwrap:
             "capabilities": [harden.CAP_KILL, harden.CAP_SETUID, harden.CAP_SETGID],
             "uid_first": first,
             "uid_count": count,
+            "waiting": _WAITING if self.root else 1,
             "counted": 0 if self.root else 1,
             "home": "/tmp",
             "writable": ["/tmp", "/dev/shm"],
