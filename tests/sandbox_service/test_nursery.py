@@ -16,7 +16,11 @@ def tries(name, act):
         done.append(name)
     except OSError:
         pass
-for name in [name for name in os.listdir('/proc') if name.isdigit()] if os.access('/proc', os.R_OK) else []:
+try:
+    names = [name for name in os.listdir('/proc') if name.isdigit()]
+except OSError:
+    names = []  # a jail without a process namespace shows none
+for name in names:
     pid = int(name)
     if pid in (1, os.getpid()):
         continue
