@@ -1,0 +1,63 @@
+"""The generator: what it gives out is true, its splits never meet, and a shortened program is the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from trainer.channels.program.program import OPERATIONS, parse, values
+from trainer.channels.program.program_code import length_bits
+from trainer.tasks.sequences import generate, split_of
+from trainer.tasks.sequences_shorten import shorten
+
+
+def test_a_pairs_program_makes_its_sequence_of_bytes_and_its_text_is_read_back() -> None:
+    for pair in generate(None, 1000, 3):
+        assert tuple(values(pair.program)[-1]) == pair.sequence
+        assert 2 <= len(pair.sequence) <= 128 and min(pair.sequence) >= 0 and max(pair.sequence) < 256
+        assert parse(str(pair.program)) == pair.program
+
+
+def test_the_same_seed_gives_the_same_pairs_and_another_one_others() -> None:
+    assert generate("train", 50, 1) == generate("train", 50, 1)
+    assert generate("train", 50, 1) != generate("train", 50, 2)
+
+
+def test_splits_never_meet_and_sequences_come_once() -> None:
+    test = {pair.sequence for pair in generate("test", 200, 1)}
+    train = {pair.sequence for pair in generate("train", 2000, 1)}
+    assert len(test) == 200 and len(train) == 2000 and not test & train
+    assert all(split_of(sequence) == "test" for sequence in test)
+
+
+def test_excluded_sequences_do_not_come() -> None:
+    first = [pair.sequence for pair in generate("test", 20, 1)]
+    again = [pair.sequence for pair in generate("test", 20, 1, exclude=set(first[:5]))]
+    assert not set(first[:5]) & set(again) and set(first[5:]) <= set(again)
+
+
+def test_every_operation_occurs() -> None:
+    found = Counter(line.operation for pair in generate(None, 4000, 2) for line in pair.program.lines)
+    assert set(OPERATIONS) <= set(found)
+    assert min(found[name] for name in OPERATIONS) >= 10
+
+
+def test_a_shortened_program_has_the_same_output_and_is_no_longer() -> None:
+    saved = 0
+    for pair in generate(None, 1000, 4, max_length=400):
+        short = shorten(pair.program)
+        assert tuple(values(short)[-1]) == pair.sequence
+        assert length_bits(short) <= length_bits(pair.program)
+        saved += length_bits(pair.program) - length_bits(short)
+        assert shorten(short) == short
+    assert saved > 1000
+
+
+def test_shortening_finds_what_is_worked_by_hand() -> None:
+    program = parse(
+        "a = range_func_up(1, 5)\nb = add_item_list(a, 5)\nc = concatenate(a, b)\n"
+        "d = set_list([9, 3])\ne = concatenate(c, d)\nunused = repeat_num(9, 9)\noutput = e"
+    )
+    assert str(shorten(program)) == (
+        "sequence_1 = range_func_up(1, 10)\nsequence_2 = set_list([9, 3])\n"
+        "output = concatenate(sequence_1, sequence_2)\n"
+    )
