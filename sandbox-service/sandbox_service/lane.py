@@ -10,6 +10,7 @@ import marshal
 import os
 import secrets
 import subprocess
+from collections.abc import Callable
 
 from sandbox_service.inside import frames
 from sandbox_service.jails.jail import Jail
@@ -30,7 +31,8 @@ class Lane:
         self._frames = Frames()
         self._nonce = bytes(16)
         self._collected = Collected(0)
-        self._done: asyncio.Future[Ended] | None = None
+        self._done: Callable[[Ended | LaneBroken], None] | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._unsent = memoryview(b"")
         self._closing: asyncio.Future[None] | None = None
@@ -60,8 +62,16 @@ class Lane:
             said = self._said()
             raise LaneBroken(f"the zygote did not start: {said or error}") from error
 
-    async def run(self, run: Run) -> Ended:
-        """Run one program; raise LaneBroken when the jail dies with it. Cancelling kills the lane."""
+    @property
+    def in_hand(self) -> bool:
+        """Whether a run is in this lane's hands."""
+        return self._done is not None
+
+    def begin(self, run: Run, done: Callable[[Ended | LaneBroken], None]) -> None:
+        """Run one program; `done` is called, at once and from the loop, with how it ended.
+
+        LaneBroken is given to it when the jail dies with the program. No other run may be in hand.
+        """
         self.runs += 1
         body = marshal.dumps((run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result), 2)
         limits = run.limits
@@ -70,20 +80,15 @@ class Lane:
             self._nonce, limits.cpu_s, limits.wall_s, limits.memory_mb << 20, limits.output_kb << 10,
             limits.file_mb << 20, limits.processes, len(body),
         )  # fmt: skip
-        expected = len(run.calls) + len(run.beside) + (run.result is not None)
-        self._collected = Collected(expected)
-        self._done = self._loop.create_future()
-        overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")
-        try:
-            self._send(header + body)
-            return await self._done
-        except asyncio.CancelledError:
-            self._break("the run was cancelled")
-            self.kill()
-            raise
-        finally:
-            overdue.cancel()
-            self._done = None
+        self._collected = Collected(len(run.calls) + len(run.beside) + (run.result is not None))
+        self._done = done
+        self._overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")
+        self._send(header + body)
+
+    def cancel(self) -> None:
+        """Kill the lane with the run in its hands, whose `done` is told so."""
+        self.kill()
+        self._break("the run was cancelled")
 
     def _send(self, data: bytes) -> None:
         self._unsent = memoryview(data)
@@ -123,7 +128,7 @@ class Lane:
         if kind == frames.READY and not self._ready.done() and nonce == bytes(16):
             self._ready.set_result(None)
             return
-        if self._done is None or self._done.done() or nonce != self._nonce:
+        if self._done is None or nonce != self._nonce:
             raise LaneBroken(f"a frame {kind!r} of no run in hand")
         match kind:
             case frames.ANSWERS:
@@ -131,8 +136,9 @@ class Lane:
             case frames.STDOUT | frames.STDERR:
                 self._collected.output(kind, payload)
             case frames.ENDED:
+                ended = self._collected.ended(payload)
                 self.broken = self.broken or not is_clean(payload)
-                self._done.set_result(self._collected.ended(payload))
+                self._finish(ended)
             case _:
                 raise LaneBroken(f"a frame {kind!r} out of turn")
 
@@ -142,9 +148,17 @@ class Lane:
             log.debug("lane %d of %s is broken: %s", self.number, self.jail.name, why)
         self.broken = True
         self._loop.remove_reader(self._replies)
-        for future in (self._ready, self._done):
-            if future is not None and not future.done():
-                future.set_exception(LaneBroken(why))
+        if not self._ready.done():
+            self._ready.set_exception(LaneBroken(why))
+        self._finish(LaneBroken(why))
+
+    def _finish(self, end: Ended | LaneBroken) -> None:
+        """Hand over the end of the run in hand, if there is one."""
+        done, self._done = self._done, None
+        if self._overdue is not None:
+            self._overdue.cancel()
+        if done is not None:
+            done(end)
 
     def _said(self) -> str:
         """Return the end of what the jail's command wrote to stderr."""
@@ -166,6 +180,7 @@ class Lane:
 
     async def _close(self) -> None:
         self.broken = True
+        self._finish(LaneBroken("it was closed"))
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # a waiter that went away must not turn it into a warning
         for fd in (self._requests, self._replies):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sandbox_service.jails.jail import Jail
 from sandbox_service.lane import Lane
@@ -37,17 +39,33 @@ class Counts:
     recycled: int = 0
 
 
+@dataclass(eq=False)
+class _Turn:
+    """A run that waits for a lane or is in one's hands."""
+
+    run: Run
+    fresh: bool  # only in a lane that has run nothing yet
+    done: asyncio.Future[Ended]
+    lane: Lane | None = None
+    began: float = 0.0
+
+
 class Pool:
-    """`lanes` runs at a time, `spares` warm lanes beside them. Use `start` before and `close` after."""
+    """`lanes` runs at a time, `spares` warm lanes beside them. Use `start` before and `close` after.
+
+    A lane that ends a run gets the next one in the same breath: it works while the loop deals with what
+    came back.
+    """
 
     def __init__(self, jail: Jail, lanes: int, spares: int, recycle_runs: int) -> None:
         self.jail, self.lanes, self.spares, self.recycle_runs = jail, lanes, spares, recycle_runs
         self.counts = Counts()
         self.sick = ""
         self.took: Callable[[float], None] = lambda seconds: None
-        # The lane that ran last is taken first: its pages are the warmest.
-        self._warm: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
-        self._slots = asyncio.Semaphore(lanes)
+        self._warm: list[Lane] = []  # the one that ran last is taken first: its pages are the warmest
+        self._turns: deque[_Turn] = deque()
+        self._busy = 0
+        self._lacking: asyncio.TimerHandle | None = None
         self._all: set[Lane] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -64,6 +82,8 @@ class Pool:
     async def close(self) -> None:
         """End all lanes and everything in them."""
         self._closing = True
+        self._enough()
+        self._give_up("the sandbox is closing")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -86,12 +106,12 @@ class Pool:
 
     async def _attributed(self, run: Run) -> Ended:
         try:
-            return await self._once(run, lambda lane: False)
+            return await self._once(run)
         except LaneBroken as error:
             self.counts.deaths += 1
             log.warning("a jail died with its program; trying once more: %s", error)
         try:
-            return await self._once(run, lambda lane: lane.runs > 0)
+            return await self._once(run, fresh=True)
         except LaneBroken as error:
             self.counts.deaths += 1
             await self._canary(error)
@@ -102,45 +122,86 @@ class Pool:
 
     async def _canary(self, death: LaneBroken) -> None:
         try:
-            ended = await self._once(_CANARY, lambda lane: False)
+            ended = await self._once(_CANARY)
         except LaneBroken as error:
             raise Broken(f"jails die with a harmless program too: {error}") from death
         if ended.how != "answered":
             raise Broken(f"a harmless program got no answer: {ended.how} {ended.detail}") from death
 
-    async def _once(self, run: Run, unfit: Callable[[Lane], bool]) -> Ended:
-        """Run on one lane; raise LaneBroken when it dies. `unfit` says which lanes are not fresh enough."""
-        async with self._slots:
-            lane = await self._take()
-            if unfit(lane):
-                self._retire(lane)
-                lane = await self._take()
-            started = time.monotonic()
-            try:
-                return await lane.run(run)
-            finally:
-                self.took(time.monotonic() - started)
-                if lane.broken or lane.runs >= self.recycle_runs:
-                    self._retire(lane)
-                else:
-                    self._warm.put_nowait(lane)
+    async def _once(self, run: Run, fresh: bool = False) -> Ended:
+        """Run on one lane; raise LaneBroken when it dies, Unavailable when there is none to be had."""
+        if self._closing:
+            raise Unavailable("the sandbox is closing")
+        turn = _Turn(run, fresh, asyncio.get_running_loop().create_future())
+        self._turns.append(turn)
+        self._dispatch()
+        try:
+            return await turn.done
+        except asyncio.CancelledError:
+            if turn.lane is not None:
+                turn.lane.cancel()
+            elif turn in self._turns:
+                self._turns.remove(turn)
+            raise
 
-    async def _take(self) -> Lane:
-        while True:
-            try:
-                # Almost always one is there; to wait with a limit costs a task.
-                lane = self._warm.get_nowait() if self._warm.qsize() else await self._next()
-            except asyncio.TimeoutError:
-                raise Unavailable(f"no lane could be started: {self.sick}", retry_after_s=5) from None
-            if not lane.broken:
+    def _dispatch(self) -> None:
+        """Give turns to lanes as long as there are both."""
+        while self._turns and self._busy < self.lanes:
+            lane = self._fit(self._turns[0])
+            if lane is None:
+                if self._lacking is None:
+                    self._lacking = asyncio.get_running_loop().call_later(_NO_LANE_S, self._lack)
+                return
+            self._enough()
+            turn = self._turns.popleft()
+            self._busy += 1
+            turn.lane, turn.began = lane, time.monotonic()
+            lane.begin(turn.run, partial(self._ended, turn, lane))
+
+    def _fit(self, turn: _Turn) -> Lane | None:
+        while self._warm:
+            lane = self._warm.pop()
+            if not lane.broken and not (turn.fresh and lane.runs):
                 return lane
             self._retire(lane)
+        return None
 
-    async def _next(self) -> Lane:
-        return await asyncio.wait_for(self._warm.get(), _NO_LANE_S)
+    def _ended(self, turn: _Turn, lane: Lane, end: Ended | LaneBroken) -> None:
+        self._busy -= 1
+        turn.lane = None
+        self.took(time.monotonic() - turn.began)
+        if lane.broken or lane.runs >= self.recycle_runs:
+            self._retire(lane)
+        else:
+            self._warm.append(lane)
+        self._dispatch()
+        if turn.done.done():
+            return
+        if isinstance(end, LaneBroken):
+            turn.done.set_exception(end)
+        else:
+            turn.done.set_result(end)
+
+    def _lack(self) -> None:
+        self._lacking = None
+        self._give_up(f"no lane could be started: {self.sick}", retry_after_s=5)
+
+    def _give_up(self, why: str, retry_after_s: float | None = None) -> None:
+        """Tell all that wait for a lane that there will be none."""
+        turns, self._turns = self._turns, deque()
+        for turn in turns:
+            if not turn.done.done():
+                turn.done.set_exception(Unavailable(why, retry_after_s=retry_after_s))
+
+    def _enough(self) -> None:
+        if self._lacking is not None:
+            self._lacking.cancel()
+            self._lacking = None
 
     def _retire(self, lane: Lane) -> None:
         """Close a lane and put a fresh one in its place, in the background."""
+        if self._closing:
+            return
         self.counts.recycled += 1
         task = asyncio.create_task(self._replace(lane))
         self._tasks.add(task)
@@ -171,4 +232,5 @@ class Pool:
             await lane.close()
             self._all.discard(lane)
             raise
-        self._warm.put_nowait(lane)
+        self._warm.append(lane)
+        self._dispatch()

@@ -15,9 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from sandbox_service.jails.process import Process
+from sandbox_service.jails.uids import Uids
 from sandbox_service.pool import Pool
 from sandbox_service.run import Run
-from shared.errors import Broken
+from shared.errors import Broken, Unavailable
 from shared.wire import Limits
 
 SLOW = Limits(cpu_s=5, wall_s=30)
@@ -32,7 +34,7 @@ async def kill_the_running(pool: Pool, times: int) -> None:
     done: set[int] = set()
     while len(done) < times:
         for lane in list(pool._all):
-            if lane._done is not None and not lane._done.done() and lane.process.pid not in done:
+            if lane.in_hand and lane.process.pid not in done:
                 done.add(lane.process.pid)
                 lane.process.kill()
         await asyncio.sleep(0)  # a harmless run is over in milliseconds: no nap, or it gets away
@@ -97,6 +99,19 @@ def test_a_cancelled_run_is_dead_within_a_tenth_of_a_second(cell: Any) -> None:
     # A loaded machine may need longer; the order of magnitude is what counts here.
     assert cell.wait(asyncio.wait_for(cancelled(), 30)) < 1.0
     cell.is_honest()
+
+
+def test_a_pool_that_closes_keeps_nobody_waiting(cell_in: Any) -> None:
+    closing = cell_in(Process(Uids(20_000, 4, 1000)))
+
+    async def closed() -> list[Any]:
+        runs = [asyncio.create_task(closing.pool.run(a_run("import time\ntime.sleep(20)"))) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        await closing.pool.close()
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    ends = closing.wait(asyncio.wait_for(closed(), 15))
+    assert [type(end) for end in ends] == [Unavailable] * 3
 
 
 def running(argument: str) -> list[int]:

@@ -8,7 +8,8 @@ _LAST = 60_000  # below 65,536, the end of what a container's uid map usually ho
 
 
 class Uids:
-    """A range of uids cut into blocks, one per lane; a lane never uses one twice before it is recycled.
+    """A range of uids cut into blocks, one per lane. A lane uses one twice before it is recycled only
+    where programs that forked made it drop children that waited with theirs.
 
     The blocks start at random, so that two services on one machine hardly ever hold the same uid at the
     same moment; where they do, one run may end the other's, and it is repeated on another lane.
