@@ -174,7 +174,8 @@ def measure() -> None:
         which = getattr(resource, name, None)
         if which is not None:
             value = min(value, _hard(which))
-            resource.setrlimit(which, (value, value))
+            if resource.getrlimit(which) != (value, value):  # gVisor lets some be set from outside only
+                resource.setrlimit(which, (value, value))
     for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, _NPROC):
         if which is not None:
             _most[which] = _hard(which)
