@@ -81,6 +81,10 @@ def _load(settings: DecoderSettings) -> Engine:
     match settings.engine:
         case "echo":
             return EchoEngine()
+        case "remote":
+            from decoder_service.engines.remote import load_remote
+
+            return load_remote(settings)
         case "hf":
             # Before torch is imported, which takes seconds that a mistyped folder need not cost.
             find_model(settings.model)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ from typing import TypeVar
 from decoder_service.cache import Key, ProgramCache, key_for
 from decoder_service.engines.engine import Abandoned, Decoding, Engine, EngineLost, Row, Work
 from decoder_service.metrics import Metrics
+from decoder_service.refusals import broken, check_context, overloaded, stopped
 from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Job, Ticket, batches
-from shared.errors import Broken, InvalidRequest, Overloaded, RoomError, Unavailable
+from shared.errors import RoomError, Unavailable
 from shared.wire import DecodeRequest, Program
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,9 @@ class Batcher:
         engine = await loop.run_in_executor(self._executor, self._load)
         decoding = Decoding(_WARM_UP.max_new_tokens)
         rows = [Row(_WARM_UP.messages[0], engine.prepare(_WARM_UP.messages)[0], 0)]
-        await loop.run_in_executor(self._executor, engine.decode, rows, decoding)
+        for found in await loop.run_in_executor(self._executor, engine.decode, rows, decoding):
+            if isinstance(found, RoomError):
+                raise found
         self._engine = engine
         self._task = asyncio.create_task(self._work())
         card = engine.card()
@@ -105,8 +107,10 @@ class Batcher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for job in list(self._jobs.values()):
-            self._finish(job, _stopped())
+            self._finish(job, stopped())
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._engine is not None:
+            self._engine.close()
 
     async def admit(self, request: DecodeRequest) -> Ticket:
         """Queue a request's messages; equal ones, and those decoded before, are not queued again.
@@ -125,7 +129,7 @@ class Batcher:
         if unknown:
             prepared = await asyncio.to_thread(engine.prepare, list(unknown))
             prompts = dict(zip(unknown, prepared, strict=True))
-        _check_context(request, prompts, engine.context_tokens)
+        check_context(request, prompts, engine.context_tokens)
         return self._ticket(keys, prompts)
 
     async def alone(self, work: Work[R]) -> R:
@@ -139,7 +143,7 @@ class Batcher:
 
         def go_on() -> None:
             if self._closing.is_set():
-                raise _stopped()
+                raise stopped()
             if gone.is_set():
                 raise Abandoned
 
@@ -155,12 +159,12 @@ class Batcher:
             raise
         except asyncio.CancelledError:
             if self._closing.is_set():
-                raise _stopped() from None
+                raise stopped() from None
             raise
         except Exception as error:
             # The edge of the model's thread: its bug must reach the one who waits.
             log.exception("work failed", extra={"tokens": work.tokens})
-            raise _broken(error) from error
+            raise broken(error) from error
         finally:
             gone.set()
             self._alone -= 1
@@ -217,14 +221,7 @@ class Batcher:
             and self._tokens + tokens <= settings.queue_tokens
         ):
             return
-        wait_s = min(60, max(1, math.ceil(self._tokens * self._seconds_per_token)))
-        raise Overloaded(
-            f"{self._waiting} messages of {self._tokens} tokens are waiting; {messages} more of {tokens} are "
-            f"over DECODER_QUEUE_MESSAGES={settings.queue_messages} or "
-            f"DECODER_QUEUE_TOKENS={settings.queue_tokens}",
-            hint=f"repeat the request in {wait_s} s",
-            retry_after_s=wait_s,
-        )
+        raise overloaded(settings, self._waiting, self._tokens, messages, tokens, self._seconds_per_token)
 
     def _forget(self, job: Job) -> None:
         if self._jobs.get(job.key) is job:
@@ -286,35 +283,10 @@ class Batcher:
         except Exception as error:
             # The edge of the model's thread: its bug must reach those who wait, and end nobody else's.
             log.exception("decoding failed", extra={"rows": len(batch)})
-            results = [_broken(error)] * len(batch)
+            results = [broken(error)] * len(batch)
         seconds = time.perf_counter() - started
         per_token = seconds / sum(job.tokens for job in batch)
         self._seconds_per_token += 0.2 * (per_token - self._seconds_per_token)
         self._metrics.batch(results, seconds)
         for job, result in zip(batch, results, strict=True):
             self._finish(job, result)
-
-
-def _stopped() -> Unavailable:
-    return Unavailable("the service stopped before it did this", hint="repeat the request", retry_after_s=1)
-
-
-def _broken(error: Exception) -> Broken:
-    return Broken(f"decoding failed: {type(error).__name__}", hint="see the decoder's log")
-
-
-def _check_context(
-    request: DecodeRequest, prompts: dict[str, tuple[int, ...]], context_tokens: int | None
-) -> None:
-    """Raise InvalidRequest, naming the first message whose prompt and program exceed the model's context."""
-    if context_tokens is None:
-        return
-    for index, message in enumerate(request.messages):
-        tokens = len(prompts.get(message, ()))
-        if tokens + request.max_new_tokens > context_tokens:
-            raise InvalidRequest(
-                f"messages[{index}]: its prompt has {tokens} tokens, which leaves no room for max_new_tokens="
-                f"{request.max_new_tokens} in the model's context of {context_tokens}",
-                hint="send a shorter message or lower max_new_tokens",
-                field=f"messages[{index}]",
-            )

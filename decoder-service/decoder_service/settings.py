@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from shared.service import ServiceSettings
@@ -17,8 +17,12 @@ class DecoderSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="DECODER_")
 
     port: int = Field(8001, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
-    engine: Literal["hf", "echo"] = Field("hf", description="hf: a model; echo: the message is the program")
-    model: str | None = Field(None, description="model folder or hub name; unset: the starter generator")
+    engine: Literal["hf", "echo", "remote"] = Field(
+        "hf", description="hf: a model here; remote: a server elsewhere; echo: the message is the program"
+    )
+    model: str | None = Field(
+        None, description="model folder or hub name; unset: the starter generator. remote: its name there"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a model on the hub")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="where it runs")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="number format")
@@ -39,3 +43,18 @@ class DecoderSettings(ServiceSettings):
     queue_tokens: int = Field(
         4_000_000, ge=64, description="prompt and program tokens that may wait; beyond them 429"
     )
+    remote_url: str | None = Field(
+        None, description="remote: the server, e.g. http://tgi:80; nothing else is asked"
+    )
+    remote_api: Literal["tgi", "completions", "chat"] = Field(
+        "chat", description="remote: TGI's /generate, or OpenAI's /v1/completions or /v1/chat/completions"
+    )
+    remote_token: SecretStr | None = Field(
+        None, description="remote: bearer token; remote_token_file is safer"
+    )
+    remote_token_file: Path | None = Field(None, description="remote: file that holds the bearer token")
+    remote_tokenizer: str | None = Field(
+        None, description="remote: folder or hub name of its tokenizer, for templates and counts here"
+    )
+    remote_connections: int = Field(64, ge=1, le=1000, description="remote: requests at a time")
+    remote_timeout_s: float = Field(120.0, gt=0, le=3600, description="remote: one program's time")

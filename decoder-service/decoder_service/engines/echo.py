@@ -46,6 +46,9 @@ class EchoEngine:
         """Return the number of words and signs of each text."""
         return [sum(1 for _ in _TOKEN.finditer(text)) for text in texts]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 def _echo(message: str, max_new_tokens: int) -> Program:
     """Return the message, or what comes before its word number max_new_tokens + 1."""

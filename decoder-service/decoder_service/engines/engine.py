@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from shared.errors import Broken
+from shared.errors import Broken, RoomError
 from shared.wire import ModelCard, Program
 from shared.wire_latents import (
     EmbedReply,
@@ -113,10 +113,11 @@ class Engine(Protocol):
 
     def decode(
         self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
-    ) -> Sequence[Program | None]:
+    ) -> Sequence[Program | RoomError | None]:
         """Return each row's program, in order. A program depends on its row and `decoding` only.
 
         wanted   asked for a row's place while it runs; where it says no, the row may end with None
+        returns  where only that row failed, its error
 
         raises   Overloaded when one row alone does not fit into the device's memory,
                  EngineLost when no later call can succeed either
@@ -124,3 +125,6 @@ class Engine(Protocol):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
+
+    def close(self) -> None:
+        """Let go of what a process's end would not."""

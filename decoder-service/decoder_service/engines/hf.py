@@ -20,11 +20,8 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
-    PreTrainedTokenizerFast,
 )
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.hub import cached_file
 
 from decoder_service.engines.engine import Decoding, Row, Wanted, always
@@ -36,6 +33,7 @@ from decoder_service.engines.packing import Packing
 from decoder_service.engines.placement import Placement, place
 from decoder_service.engines.prompting import Prompting
 from decoder_service.engines.sampling import chooser
+from decoder_service.engines.tokenizer import load_tokenizer
 from decoder_service.engines.weights import find_model, weights_sha256
 from decoder_service.prompts import read_examples
 from decoder_service.settings import DecoderSettings
@@ -97,6 +95,9 @@ class HfEngine:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
         return self._prompting.count(texts)
+
+    def close(self) -> None:
+        """The model goes with the process."""
 
     def decode(
         self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
@@ -163,7 +164,7 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
     commit = getattr(config, "_commit_hash", None) if isinstance(source, str) else None
     if commit:
         where = {"revision": commit}
-    tokenizer = _tokenizer(source, where)
+    tokenizer = load_tokenizer(source, where)
     placement = place(settings, _parameters(config))
     # A checkpoint that is quantized already stays what it is.
     kept = getattr(config, "quantization_config", None) is not None
@@ -193,18 +194,6 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
         libraries=_libraries(placement),
     )
     return HfEngine(model, prompting, card, getattr(text_config, "max_position_embeddings", None), settings)
-
-
-def _tokenizer(source: str | Path, where: dict[str, Any]) -> Any:
-    """Load the tokenizer the files name.
-
-    transformers 5 rebuilds any tokenizer beside a Qwen2 model as Qwen2's own, with another splitting of
-    words, although its file names the general class: the model would read tokens it was not trained on.
-    """
-    named = get_tokenizer_config(source, **where).get("tokenizer_class")
-    if named in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-        return PreTrainedTokenizerFast.from_pretrained(source, **where)
-    return AutoTokenizer.from_pretrained(source, **where)
 
 
 def _snapshot(name: str, where: dict[str, Any]) -> Path:

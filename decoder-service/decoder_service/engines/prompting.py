@@ -55,6 +55,11 @@ class Prompting:
                 for message in messages
             ]
 
+    def rendered(self, message: str) -> str:
+        """Return a message's whole prompt as text."""
+        with self._lock:
+            return self._rendered(message)
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
         with self._lock:

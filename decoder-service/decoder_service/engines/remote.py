@@ -1,0 +1,188 @@
+"""Engine `remote`: a TGI, vLLM, SGLang, llama.cpp or `transformers serve` elsewhere. Needs no torch.
+
+The prompt is the decoder's own, as on engine `hf`. What this engine does not promise: that the server
+reads marks such as <|im_end|> inside a message as plain text, that its answers do not depend on their
+neighbours, and that a request already sent is taken back when nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+import httpx
+
+from decoder_service.engines.engine import Decoding, Row, Wanted, always
+from decoder_service.engines.remote_protocols import About, Chat, Completions, Remote, Reply, Tgi
+from decoder_service.prompts import conversation, plain_text, read_examples, template_sha256
+from decoder_service.replies import program_of
+from decoder_service.settings import DecoderSettings
+from shared.errors import InvalidRequest, RoomError, Unavailable, Unsupported
+from shared.wire import ModelCard, Program
+
+# Of a prompt whose tokenizer is not known here: only batches and the queue are sized by it.
+_BYTES_PER_TOKEN = 3
+
+
+class RemoteEngine:
+    """One server. Rows are separate requests, as many at a time as there are connections."""
+
+    latents = None
+
+    def __init__(self, settings: DecoderSettings, protocol: Tgi | Chat | Completions, about: About) -> None:
+        self._protocol = protocol
+        self._api = settings.remote_api
+        self._examples = read_examples(settings.few_shot)
+        self._pool = ThreadPoolExecutor(settings.remote_connections, thread_name_prefix="remote")
+        self._prompting = None
+        if settings.remote_tokenizer is not None:
+            # Here, not above: without a tokenizer of its own this engine needs no transformers.
+            from decoder_service.engines.prompting import Prompting
+            from decoder_service.engines.tokenizer import load_tokenizer
+
+            self._prompting = Prompting(load_tokenizer(settings.remote_tokenizer, {}), self._examples)
+        self.context_tokens = about.max_total_tokens if self._prompting else None
+        worded = "chat" if self._api == "chat" else None
+        self._card = ModelCard(
+            name=settings.model or about.model or "unknown",
+            engine="remote",
+            revision=about.revision,
+            quantization="unknown",
+            dtype="unknown",
+            device="remote",
+            template_sha256=self._prompting.template_sha256
+            if self._prompting
+            else template_sha256(self._examples, worded),
+            libraries={
+                "api": self._api,
+                "huggingface_hub": version("huggingface_hub"),
+                **({"server": about.version} if about.version else {}),
+            },
+        )
+
+    def card(self) -> ModelCard:
+        """Return what the server says of itself; what it does not say is unknown."""
+        return self._card
+
+    def prepare(self, messages: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return each message's prompt in tokens; without a tokenizer, placeholders of about that number."""
+        if self._prompting is not None:
+            return self._prompting.token_ids(messages)
+        lengths = [len(self._prompt(message).encode("utf-8", "replace")) for message in messages]
+        return [(0,) * (1 + length // _BYTES_PER_TOKEN) for length in lengths]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has.
+
+        raises   Unsupported where the server's tokenizer is not known here
+        """
+        if self._prompting is None:
+            raise Unsupported(
+                "engine 'remote' does not know the server's tokenizer",
+                hint="set DECODER_REMOTE_TOKENIZER to its folder or hub name",
+            )
+        return self._prompting.count(texts)
+
+    def decode(
+        self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
+    ) -> list[Program | RoomError | None]:
+        """Ask for each row's program; a row that fails alone ends with its error."""
+
+        def one(place: int) -> Program | RoomError | None:
+            if not wanted(place):
+                return None
+            row = rows[place]
+            turns = conversation(row.message, self._examples)
+            prompt, seed = self._prompt(row.message), _seed(row)
+            try:
+                try:
+                    reply = self._protocol.ask(turns, prompt, decoding, seed)
+                except Unavailable:
+                    # A server that closes an idle connection just now looks like one that is gone.
+                    reply = self._protocol.ask(turns, prompt, decoding, seed)
+            except RoomError as error:
+                return error
+            return self._program(reply)
+
+        return list(self._pool.map(one, range(len(rows))))
+
+    def close(self) -> None:
+        """Let the connections go; requests already sent are not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._protocol.close()
+
+    def _prompt(self, message: str) -> str:
+        if self._prompting is not None:
+            return self._prompting.rendered(message)
+        return plain_text(conversation(message, self._examples))
+
+    def _program(self, reply: Reply) -> Program:
+        tokens = reply.tokens
+        if tokens is None:
+            tokens = self._prompting.count([reply.text])[0] if self._prompting else 0
+        reason = "stop" if reply.stopped else "length"
+        return Program(text=program_of(reply.text), tokens=tokens, finish_reason=reason)
+
+
+def load_remote(settings: DecoderSettings) -> RemoteEngine:
+    """Connect to the server the settings name.
+
+    raises   InvalidRequest when a setting is wrong, Unavailable when there is no server
+    """
+    remote = Remote(
+        url=_url(settings.remote_url),
+        token=_token(settings),
+        timeout_s=settings.remote_timeout_s,
+        connections=settings.remote_connections,
+    )
+    protocol: Tgi | Chat | Completions
+    match settings.remote_api:
+        case "tgi":
+            protocol = Tgi(remote)
+        case "chat":
+            protocol = Chat(remote)
+        case "completions":
+            protocol = Completions(remote)
+    about = protocol.about()
+    protocol.model = settings.model or about.model
+    return RemoteEngine(settings, protocol, about)
+
+
+def _seed(row: Row) -> int:
+    """Return the row's own seed, from 1 to 2^31: TGI takes no 0."""
+    digest = hashlib.sha256(f"{row.seed}\0{row.message}".encode("utf-8", "surrogatepass")).digest()
+    return 1 + (int.from_bytes(digest[:4], "little") >> 1)
+
+
+def _url(text: str | None) -> str:
+    field = "DECODER_REMOTE_URL"
+    if text is None:
+        hint = "set it to the server, e.g. http://127.0.0.1:8080"
+        raise InvalidRequest(f"{field} is unset, and DECODER_ENGINE=remote needs it", hint=hint, field=field)
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise InvalidRequest(
+            f"{field}={text!r}: {error}", hint="use http://HOST:PORT", field=field
+        ) from error
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.userinfo:
+        hint = "use http://HOST:PORT without a query or a password (DECODER_REMOTE_TOKEN_FILE takes a token)"
+        raise InvalidRequest(f"{field}: not the URL of a server", hint=hint, field=field)
+    return str(url).rstrip("/").removesuffix("/v1")
+
+
+def _token(settings: DecoderSettings) -> str | None:
+    if settings.remote_token_file is None:
+        return settings.remote_token.get_secret_value() if settings.remote_token else None
+    field = "DECODER_REMOTE_TOKEN_FILE"
+    try:
+        text = settings.remote_token_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        detail = f"{field}={str(settings.remote_token_file)!r}: cannot be read ({error})"
+        raise InvalidRequest(detail, hint="create it, or unset it", field=field) from error
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        detail = f"{field}: it must hold one token of visible ASCII letters"
+        raise InvalidRequest(detail, hint="write the token alone into it", field=field)
+    return text
