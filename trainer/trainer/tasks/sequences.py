@@ -25,7 +25,7 @@ from trainer.channels.program.program_code import length_bits
 
 SPLITS = ("train", "validation", "test")
 # Hash buckets of 1,000: no sequence is in two splits, whatever seed draws it.
-SPLIT_ENDS = (("test", 20), ("validation", 30), ("train", 1000))
+SPLIT_ENDS = (("test", 100), ("validation", 150), ("train", 1000))
 GATE = 0.4
 BASES, LENGTHS, INTERVALS = (1, 5), (5, 25), (2, 5)
 MAX_BARREN = 10_000
@@ -183,7 +183,7 @@ def _put_together(draft: _Draft) -> None:
 
 
 def split_of(sequence: tuple[int, ...]) -> str:
-    """Return the split a sequence belongs to: 2 % test, 1 % validation, else train."""
+    """Return the split a sequence belongs to: 10 % test, 5 % validation, else train."""
     digest = hashlib.sha256(",".join(map(str, sequence)).encode()).digest()
     bucket = int.from_bytes(digest[:4], "big") % SPLIT_ENDS[-1][1]
     return next(name for name, end in SPLIT_ENDS if bucket < end)

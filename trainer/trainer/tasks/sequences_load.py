@@ -1,0 +1,76 @@
+"""Which sequences a program run trains on, chooses its checkpoint by, and is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.channels.program.program import Program
+from trainer.config import ConfigError
+from trainer.config_program import GENERATED, Data, ProgramConfig
+from trainer.tasks.sequences import generate
+from trainer.tasks.sequences_files import Row, read_sequences
+
+# The sequences are the same for every seed of a run, so that seeds can be compared.
+DATA_SEED = 0
+
+
+class Splits(NamedTuple):
+    """The sequences of a run.
+
+    truth  the generator's program for each of `heldout`; empty where it is not known
+    """
+
+    train: list[tuple[int, ...]]
+    validation: list[tuple[int, ...]]
+    heldout: list[tuple[int, ...]]
+    truth: list[Program]
+
+
+def load_splits(config: ProgramConfig) -> Splits:
+    """Return the sequences of a run; what is held out is never trained on.
+
+    raises  ConfigError if a file cannot be read or holds too few
+    """
+    n = config.validation_sequences
+    if config.eval_data_path == GENERATED:
+        pairs = generate("test", config.heldout_sequences, DATA_SEED, max_length=config.max_length)
+        heldout, truth = [pair.sequence for pair in pairs], [pair.program for pair in pairs]
+        validation = [
+            pair.sequence for pair in generate("validation", n, DATA_SEED, max_length=config.max_length)
+        ]
+    else:
+        found = _file(config.eval_data_path, config)
+        if len(found) < 2:
+            raise ConfigError(
+                f"eval_data_path={config.eval_data_path}: one sequence; two at least are needed"
+            )
+        # A file's first sequences choose the checkpoint, at most half of them; it is measured on the others.
+        validation = found[: min(n, len(found) // 2)]
+        heldout, truth = found[len(validation) :][: config.heldout_sequences], []
+    out = {*validation, *heldout}
+    if config.data_path == GENERATED:
+        wanted = config.sequences_wanted
+        train = [
+            pair.sequence
+            for pair in generate("train", wanted, DATA_SEED, max_length=config.max_length, exclude=out)
+        ]
+    else:
+        read = _file(config.data_path, config)
+        train = [sequence for sequence in read if sequence not in out][: config.train_sequences]
+        if not train:
+            raise ConfigError(f"data_path={config.data_path}: every sequence in it is held out")
+    return Splits(train, validation, heldout, truth)
+
+
+def _file(path: str, config: Data) -> list[tuple[int, ...]]:
+    found = rows_of(path, config)
+    kept = list(dict.fromkeys(row.sequence for row in found if len(row.sequence) <= config.max_length))
+    if not kept:
+        raise ConfigError(f"{path}: every sequence is longer than max_length={config.max_length}")
+    return kept
+
+
+def rows_of(path: str, config: Data) -> list[Row]:
+    """Return a file's rows. Raises ConfigError naming file and line of a bad one."""
+    return read_sequences(Path(path), config.data_kind, chunk=config.chunk)
