@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from decoder_service.cache import Key, ProgramCache, key_for
+from decoder_service.cache import ProgramCache, open_cache
 from decoder_service.engines.engine import Abandoned, Decoding, Engine, EngineLost, Row, Work
+from decoder_service.keys import Key, key_for
 from decoder_service.metrics import Metrics
 from decoder_service.refusals import broken, check_context, overloaded, stopped
 from decoder_service.settings import DecoderSettings
@@ -54,8 +55,7 @@ class Batcher:
         self._alone = 0
         self._arrived = asyncio.Event()
         self._closing = threading.Event()
-        # An echoed program is its message: keeping it would only double it.
-        self._cache = ProgramCache(0 if settings.engine == "echo" else settings.cache_size)
+        self._cache = ProgramCache(0)
         self._seconds_per_token = 1e-4
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
@@ -89,6 +89,7 @@ class Batcher:
         for found in await loop.run_in_executor(self._executor, engine.decode, rows, decoding):
             if isinstance(found, RoomError):
                 raise found
+        self._cache = await asyncio.to_thread(open_cache, self._settings, engine.card())
         self._engine = engine
         self._task = asyncio.create_task(self._work())
         card = engine.card()
@@ -109,6 +110,7 @@ class Batcher:
         for job in list(self._jobs.values()):
             self._finish(job, stopped())
         self._executor.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._cache.close)
         if self._engine is not None:
             self._engine.close()
 
@@ -259,6 +261,8 @@ class Batcher:
             taken = alike[: self._settings.max_batch * _BATCHES_PER_ROUND]
             for batch in batches(taken, self._settings.max_batch, self._settings.max_batch_tokens):
                 await self._run([job for job in batch if job.waiters])
+            if self._cache.is_kept:
+                await asyncio.to_thread(self._cache.flush)
 
     async def _run(self, batch: Sequence[Job]) -> None:
         if not batch:

@@ -1,41 +1,51 @@
-"""The programs of messages that were decoded before. In memory; the least recently used goes first."""
+"""The programs of messages that were decoded before; the least recently used goes first.
+
+In memory, and with a store also on disk: the memory is filled from it once, and it is written behind.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
 
-from decoder_service.engines.engine import Decoding
-from shared.wire import Program
-
-
-class Key(NamedTuple):
-    """All that a program depends on while the process lives; `seed` is 0 where decoding is greedy."""
-
-    message: str
-    decoding: Decoding
-    seed: int
+from decoder_service.keys import Key
+from decoder_service.settings import DecoderSettings
+from decoder_service.store import ProgramStore, identity
+from shared.wire import ModelCard, Program
 
 
-def key_for(message: str, decoding: Decoding, seed: int) -> Key:
-    """Return the key of one message; greedy decodings share one, whatever their top_p and seed."""
-    if decoding.temperature == 0:
-        return Key(message, Decoding(decoding.max_new_tokens), 0)
-    return Key(message, decoding, seed)
+def open_cache(settings: DecoderSettings, card: ModelCard) -> ProgramCache:
+    """Make the cache the settings ask for.
+
+    raises   InvalidRequest when its file cannot be used
+    """
+    # An echoed program is its message: keeping it would only double it.
+    if card.engine == "echo" or settings.cache_size == 0:
+        return ProgramCache(0)
+    if settings.cache_file is None:
+        return ProgramCache(settings.cache_size)
+    store = ProgramStore(
+        settings.cache_file.expanduser(),
+        identity(card, settings.remote_url),
+        rows=settings.cache_size,
+        max_bytes=settings.cache_file_mb * 1024 * 1024,
+    )
+    return ProgramCache(settings.cache_size, store)
 
 
 class ProgramCache:
-    """At most `size` programs; a size of 0 keeps none. For one thread."""
+    """At most `size` programs; a size of 0 keeps none. `get` and `put` are for one thread."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._programs: OrderedDict[Key, Program] = OrderedDict()
+    def __init__(self, size: int, store: ProgramStore | None = None) -> None:
+        self._size, self._store = size, store
+        self._programs: OrderedDict[Key, Program] = OrderedDict(store.programs() if store else ())
 
     def get(self, key: Key) -> Program | None:
         """Return the program, marked as cached, or None."""
         program = self._programs.get(key)
         if program is not None:
             self._programs.move_to_end(key)
+            if self._store is not None:
+                self._store.note(key)
         return program
 
     def put(self, key: Key, program: Program) -> None:
@@ -46,6 +56,23 @@ class ProgramCache:
         self._programs.move_to_end(key)
         if len(self._programs) > self._size:
             self._programs.popitem(last=False)
+        if self._store is not None:
+            self._store.note(key, program)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a store, so that `flush` has something to do."""
+        return self._store is not None
+
+    def flush(self) -> None:
+        """Write to disk what is new, where there is a store. Blocks; from any thread."""
+        if self._store is not None:
+            self._store.flush()
+
+    def close(self) -> None:
+        """Flush, and close the file."""
+        if self._store is not None:
+            self._store.close()
 
     def __len__(self) -> int:
         return len(self._programs)

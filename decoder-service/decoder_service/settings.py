@@ -39,6 +39,11 @@ class DecoderSettings(ServiceSettings):
         5.0, ge=0, le=10_000, description="how long a batch that is not full waits for other requests"
     )
     cache_size: int = Field(20_000, ge=0, le=10_000_000, description="programs kept for repeats; 0: none")
+    cache_file: Path | None = Field(None, description="SQLite file that keeps programs between runs")
+    cache_file_mb: int = Field(256, ge=1, le=100_000, description="messages and programs in that file, MB")
+    state_dir: Path | None = Field(
+        Path("~/.cache/psuedoptimal"), description="where the hashes of weight files are remembered"
+    )
     queue_messages: int = Field(4096, ge=1, description="messages that may wait; beyond them 429")
     queue_tokens: int = Field(
         4_000_000, ge=64, description="prompt and program tokens that may wait; beyond them 429"

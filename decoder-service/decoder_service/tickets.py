@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from decoder_service.cache import Key
 from decoder_service.engines.engine import Row
+from decoder_service.keys import Key
 from shared.wire import Program
 
 

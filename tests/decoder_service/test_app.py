@@ -243,3 +243,51 @@ def test_a_wrong_setting_is_named_before_anything_is_loaded(
     ended = run_to_its_end(engine="gguf")
     assert ended.returncode == 2
     assert ended.stderr.startswith("DECODER_ENGINE='gguf'")
+
+
+def test_a_queue_full_of_tokens_refuses_more_and_says_when_to_come_back(
+    start: Callable[..., Any], endless_dir: Path
+) -> None:
+    service = start(model=endless_dir, queue_tokens=2500, max_batch=1)
+    busy, found = in_thread(lambda: service.decode(["a", "b"], **LONG))
+    wait_for(lambda: service.metric("decoder_queue_tokens") > 1400)
+    refused = service.decode(["c"], **LONG)
+    assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
+    assert "DECODER_QUEUE_TOKENS=2500" in refused.json()["detail"]
+    assert service.decode(["c"], max_new_tokens=5).status_code == 200, "a small one still has room"
+    busy.join()
+    assert found[0].status_code == 200
+    assert service.metric("decoder_queue_tokens") == 0
+
+
+def test_what_nobody_waits_for_is_let_go_while_it_runs(slow: Any) -> None:
+    before, let_go = slow.metric("decoder_generated_total"), slow.metric("decoder_abandoned_total")
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{slow.url}/v1/decode", json={"messages": ["left alone"], **LONG}, timeout=0.15)
+    wait_for(lambda: slow.metric("decoder_queue_messages") == 0)
+    assert slow.metric("decoder_generated_total") == before
+    assert slow.metric("decoder_abandoned_total") == let_go + 1
+    whole = slow.decode(["left alone"], **LONG).json()["programs"][0]
+    assert whole["tokens"] == 700 and not whole["cached"]
+
+
+def test_a_message_asked_for_again_while_it_is_let_go_is_still_answered(slow: Any) -> None:
+    for number in range(3):
+        message = f"again {number}"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{slow.url}/v1/decode", json={"messages": [message], **LONG}, timeout=0.12)
+        program = slow.decode([message], **LONG).json()["programs"][0]
+        assert program["tokens"] == 700
+
+
+def test_a_latent_request_nobody_waits_for_is_let_go(slow: Any) -> None:
+    talk = [[{"role": "user", "content": "q"}]]
+    body = {"conversations": talk, "layout": "plain", **LONG}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{slow.url}/v1/latents/decode", json=body, timeout=0.1)
+    started = time.monotonic()
+    assert slow.decode(["next"], max_new_tokens=3).status_code == 200
+    after = time.monotonic() - started
+    started = time.monotonic()
+    assert slow.client.post("/v1/latents/decode", json=body).status_code == 200
+    assert after < 0.5 * (time.monotonic() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -58,3 +59,39 @@ def test_the_hash_follows_the_weights_and_nothing_else(tmp_path: Path) -> None:
     file.write_bytes(b"one")
     os.utime(file, ns=(2, 2))
     assert weights_sha256(tmp_path) == first
+
+
+def test_a_large_files_hash_is_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_LARGE_BYTES", 3)
+    read: list[Path] = []
+    original = weights._file_sha256
+    monkeypatch.setattr(weights, "_file_sha256", lambda file: (read.append(file), original(file))[1])
+    file, small, state = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "s" / "w.json"
+    file.write_bytes(b"large")
+    small.write_bytes(b"s")
+    first = weights_sha256(tmp_path, state)
+    assert read == [file, small] and first == weights_sha256(tmp_path)
+    read.clear()
+    assert weights_sha256(tmp_path, state) == first
+    assert read == [small]
+    before = file.stat()
+    file.write_bytes(b"other")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    read.clear()
+    second = weights_sha256(tmp_path, state)
+    assert second != first and second == weights_sha256(tmp_path)
+    assert len(json.loads(state.read_text())) == 1, "the old version of a file is forgotten"
+    for broken in ("{", "[]", json.dumps({"x": 3}), json.dumps({"x": "no hash"})):
+        state.write_text(broken)
+        assert weights_sha256(tmp_path, state) == second
+
+
+def test_a_state_folder_that_cannot_be_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_LARGE_BYTES", 3)
+    (tmp_path / "model.safetensors").write_bytes(b"large")
+    (tmp_path / "file").touch()
+    assert weights_sha256(tmp_path, tmp_path / "file" / "w.json") == weights_sha256(tmp_path)

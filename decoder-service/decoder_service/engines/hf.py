@@ -28,6 +28,7 @@ from decoder_service.engines.engine import Decoding, Row, Wanted, always
 from decoder_service.engines.generation import Continuation, as_program, continue_batch, left_padded
 from decoder_service.engines.hf_latents import HfLatents
 from decoder_service.engines.latent_model import LatentModel
+from decoder_service.engines.load_errors import check_unquantized, load_error
 from decoder_service.engines.memory import fits, too_small
 from decoder_service.engines.packing import Packing
 from decoder_service.engines.placement import Placement, place
@@ -37,7 +38,7 @@ from decoder_service.engines.tokenizer import load_tokenizer
 from decoder_service.engines.weights import find_model, weights_sha256
 from decoder_service.prompts import read_examples
 from decoder_service.settings import DecoderSettings
-from shared.errors import Broken, InvalidRequest
+from shared.errors import InvalidRequest
 from shared.wire import ModelCard, Program
 
 log = logging.getLogger(__name__)
@@ -150,12 +151,7 @@ def load_engine(settings: DecoderSettings) -> HfEngine:
     try:
         return _load(settings, source, examples)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:600]
-        raise Broken(
-            f"DECODER_MODEL={str(settings.model or source)!r} cannot be loaded: {reason}",
-            hint="check name, files and memory; offline, a hub model must have been downloaded before",
-            field="DECODER_MODEL",
-        ) from error
+        raise load_error(settings, str(settings.model or source), error) from error
 
 
 def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]) -> HfEngine:
@@ -169,6 +165,7 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
     # A checkpoint that is quantized already stays what it is.
     kept = getattr(config, "quantization_config", None) is not None
     if kept:
+        check_unquantized(settings, config.quantization_config)
         placement = placement._replace(quantization="none")
     how = {"dtype": placement.dtype} if kept else _how(placement)
     model: Any = _MODELS.from_pretrained(source, **where, **how)
@@ -179,11 +176,13 @@ def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]
     text_config = config.get_text_config()
     # A hub model's files lie side by side in its snapshot's folder.
     folder = source if isinstance(source, Path) else _snapshot(source, where)
+    state = settings.state_dir
+    remembered = state.expanduser() / "weights.json" if state is not None else None
     card = ModelCard(
         name=source.resolve().name if isinstance(source, Path) else source,
         engine="hf",
         revision=commit,
-        weights_sha256=weights_sha256(folder),
+        weights_sha256=weights_sha256(folder, remembered),
         parameters=model.num_parameters(),
         quantization="checkpoint" if kept else placement.quantization,
         dtype=str(placement.dtype).removeprefix("torch."),

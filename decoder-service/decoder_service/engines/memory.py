@@ -26,15 +26,20 @@ def fits(run: Callable[[], R], device: torch.device) -> R | None:
     except torch.AcceleratorError as error:
         # A CUDA context does not survive an illegal access or an assertion on the device.
         raise EngineLost(f"the device failed: {error}", hint="restart the decoder") from error
-    except (torch.OutOfMemoryError, MemoryError):
-        # Leave the handler first: its traceback keeps the failed batch's tensors alive.
-        pass
-    except RuntimeError as error:
-        if not any(words in str(error).lower() for words in _CPU_WORDS):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
+    # Out of the handler, whose traceback would keep the failed batch's tensors alive.
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that an allocation failed, on whatever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _CPU_WORDS)
 
 
 def too_small(what: str, decoding: Decoding | None = None) -> Overloaded:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import json
+import logging
+import re
+import tempfile
 from pathlib import Path
 
 from shared.errors import InvalidRequest
 
+log = logging.getLogger(__name__)
+
+# Read in a tenth of a second: not worth remembering.
+_LARGE_BYTES = 64 * 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Inside the installed package first, then beside it, as in the repository.
 _STARTERS = (_PACKAGE / "starter", _PACKAGE.parent / "starter")
@@ -43,26 +51,56 @@ def find_model(model: str | None) -> str | Path:
     raise InvalidRequest(detail, hint=_WAY_OUT, field="DECODER_MODEL")
 
 
-def weights_sha256(folder: Path) -> str | None:
+def weights_sha256(folder: Path, remembered: Path | None = None) -> str | None:
     """Hash the names and contents of a folder's weight files; None if it holds none.
 
-    A file is read again only when its size or time of change differs from the last call's.
+    remembered   JSON file of large files' hashes. A file is read again only when its size or a time of
+                 change differs from what stands there; whoever can write that file can forge a hash
     """
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if not files:
         return None
+    known = _read(remembered)
+    before = dict(known)
     whole = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        whole.update(f"{file.name}\0{_file_sha256(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
+        # The time of the inode's change tells a file that was replaced under its old time.
+        mark = f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+        if stat.st_size < _LARGE_BYTES:
+            whole.update(f"{file.name}\0{_file_sha256(file)}\n".encode())
+            continue
+        if mark not in known:
+            known = {name: known[name] for name in known if name.partition("\0")[0] != str(file.resolve())}
+            known[mark] = _file_sha256(file)
+        whole.update(f"{file.name}\0{known[mark]}\n".encode())
+    if remembered is not None and known != before:
+        _write(remembered, known)
     return whole.hexdigest()
 
 
-@functools.lru_cache(maxsize=1024)
-def _file_sha256(file: Path, size: int, mtime_ns: int) -> str:
-    """Hash one file; size and time are only there to tell its versions apart."""
+def _file_sha256(file: Path) -> str:
     with file.open("rb") as opened:
-        digest = hashlib.sha256()
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read(remembered: Path | None) -> dict[str, str]:
+    """Return the hashes already known; none where the file is missing or broken."""
+    try:
+        found = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {mark: value for mark, value in found.items() if isinstance(value, str) and _SHA256.match(value)}
+
+
+def _write(remembered: Path, known: dict[str, str]) -> None:
+    """Replace the file as a whole; a disk that is full or read-only costs a reading next time, no more."""
+    try:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=remembered.parent, delete=False) as new:
+            json.dump(known, new)
+        Path(new.name).replace(remembered)
+    except OSError as error:
+        log.info("hashes of weights are not remembered", extra={"reason": str(error)})

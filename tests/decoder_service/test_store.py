@@ -1,0 +1,167 @@
+"""Programs kept on disk: found again by the decoder that made them and by no other, within the bounds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decoder_service.cache import ProgramCache, open_cache
+from decoder_service.engines.echo import EchoEngine
+from decoder_service.engines.engine import Decoding
+from decoder_service.keys import Key
+from decoder_service.settings import DecoderSettings
+from decoder_service.store import ProgramStore, identity
+from shared.errors import InvalidRequest
+from shared.wire import ModelCard, Program
+
+CARD = EchoEngine().card().model_copy(update={"engine": "hf", "name": "m"})
+
+
+NINE = Decoding(9)
+
+
+def key(message: str, *, seed: int = 0, decoding: Decoding = NINE) -> Key:
+    return Key(message, decoding, seed)
+
+
+def program(text: str) -> Program:
+    return Program(text=text, tokens=3, finish_reason="stop")
+
+
+def cache(path: Path, size: int = 100, *, card: ModelCard = CARD, **more: Any) -> ProgramCache:
+    return open_cache(DecoderSettings(cache_file=path, cache_size=size, **more), card)
+
+
+def messages(found: ProgramCache, *asked: str) -> list[str]:
+    return [message for message in asked if found.get(key(message))]
+
+
+def test_what_was_put_is_there_in_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "cache.sqlite"
+    first = cache(path)
+    odd = "line\n\0 \U0001f600 \ud800"
+    keys = [key("a"), key("a", seed=1), key("a", decoding=Decoding(9, 0.7, 0.9)), key(odd), key("")]
+    for number, each in enumerate(keys):
+        first.put(each, program(f"{odd}{number}"))
+    first.close()
+    second = cache(path)
+    for number, each in enumerate(keys):
+        wanted = Program(text=f"{odd}{number}", tokens=3, finish_reason="stop", cached=True)
+        assert second.get(each) == wanted
+    assert len(second) == 5
+    second.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights_sha256": "f" * 64}, {"template_sha256": "0" * 64}, {"quantization": "nf4"}, {"dtype": "x"},
+     {"revision": "other"}, {"libraries": {"torch": "0"}}, {"name": "n"}, {"device": "cuda:0"}],
+)  # fmt: skip
+def test_another_decoder_does_not_find_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "cache"
+    first = cache(path)
+    first.put(key("a"), program("first"))
+    first.close()
+    other = cache(path, card=CARD.model_copy(update=change))
+    assert other.get(key("a")) is None
+    other.put(key("a"), program("other"))
+    other.close()
+    again = cache(path)
+    found = again.get(key("a"))
+    assert found and found.text == "first"
+    again.close()
+
+
+def test_another_server_under_the_same_name_does_not_find_it() -> None:
+    assert identity(CARD, "http://a:80") != identity(CARD, "http://b:80")
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    first = cache(path, 3)
+    for message in "abc":
+        first.put(key(message), program(message))
+    first.flush()
+    assert first.get(key("a"))
+    first.flush()
+    first.put(key("d"), program("d"))
+    first.close()
+    second = cache(path, 3)
+    assert messages(second, *"abcd") == ["a", "c", "d"]
+    second.close()
+
+
+def test_the_file_is_bounded_in_rows_and_bytes_over_all_decoders(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    for name in ("one", "two"):
+        store = ProgramStore(path, identity(CARD, name), rows=10, max_bytes=2000)
+        for number in range(8):
+            store.note(key(f"{number}"), program("x" * 99))
+        store.close()
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM programs").fetchone()[0] == 10
+    database.close()
+    store = ProgramStore(path, identity(CARD, "two"), rows=10, max_bytes=350)
+    store.note(key("new"), program("x" * 97))
+    store.close()
+    with sqlite3.connect(path) as database:
+        rows = database.execute("SELECT message FROM programs ORDER BY used").fetchall()
+    database.close()
+    assert [row[0] for row in rows] == [b"6", b"7", b"new"]
+
+
+def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    path.write_text("this is not a database, it is a text of some length " * 30)
+    with pytest.raises(InvalidRequest, match=r"DECODER_CACHE_FILE=.*delete a broken one"):
+        cache(path)
+    assert path.read_text().startswith("this is not")
+    with pytest.raises(InvalidRequest, match="DECODER_CACHE_FILE"):
+        cache(tmp_path / "cache" / "below-a-file")
+
+
+def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(InvalidRequest, match=r"another version \(99\)"):
+        cache(path)
+
+
+def test_a_disk_that_fails_later_ends_the_keeping_and_not_the_service(tmp_path: Path) -> None:
+    found = cache(tmp_path / "cache")
+    with sqlite3.connect(tmp_path / "cache") as database:
+        database.execute("DROP TABLE programs")
+    database.close()
+    found.put(key("a"), program("a"))
+    found.flush()
+    found.put(key("b"), program("b"))
+    found.flush()
+    assert messages(found, "a", "b") == ["a", "b"]
+    found.close()
+
+
+def test_the_service_answers_from_the_file_after_a_restart(
+    start: Callable[..., Any], model_dir: Path, tmp_path: Path
+) -> None:
+    settings = {"model": model_dir, "cache_file": tmp_path / "cache"}
+    first = start(**settings)
+    asked = [f"keep {n}" for n in range(5)]
+    before = first.decode(asked, max_new_tokens=12).json()
+    sampled = first.decode(asked, max_new_tokens=12, temperature=1.0, seed=3).json()
+    first.process.terminate()
+    assert first.process.wait(60) == 0
+    second = start(**settings)
+    after = second.decode(asked, max_new_tokens=12).json()
+    assert after["cached"] == 5
+    assert [p["text"] for p in after["programs"]] == [p["text"] for p in before["programs"]]
+    again = second.decode(asked, max_new_tokens=12, temperature=1.0, seed=3).json()
+    assert [p["text"] for p in again["programs"]] == [p["text"] for p in sampled["programs"]]
+    assert second.metric("decoder_generated_total") == 0
+    other = start(**settings, dtype="bfloat16")
+    assert other.decode(asked, max_new_tokens=12).json()["cached"] == 0
