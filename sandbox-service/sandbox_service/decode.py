@@ -13,6 +13,7 @@ import base64
 import json
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sandbox_service.inside.codec import MAX_BYTES, MAX_DEPTH, MAX_HEX_DIGITS, MAX_NAME, MAX_NODES
@@ -84,13 +85,15 @@ def parse(data: bytes) -> object:
         raise CodecError(f"not the codec's JSON: {type(error).__name__}") from None
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes, kept: Callable[[str, int], object] | None = None) -> Any:
     """Read one value: exact builtin types, `Opaque`, or a Decimal, Fraction or datetime.
 
+    kept    makes what stands for an object the program kept, of its type's name and its number; without it
+            such an object is refused
     raises  CodecError for anything `encode` would not write, and for duplicate or unhashable members
     """
     try:
-        return _Reader().value(parse(data), 0)
+        return _Reader(kept).value(parse(data), 0)
     except CodecError:
         raise
     except (ValueError, TypeError, OverflowError, IndexError, ArithmeticError) as error:
@@ -100,8 +103,8 @@ def decode(data: bytes) -> Any:
 class _Reader:
     """Budgets of one decoding."""
 
-    def __init__(self) -> None:
-        self.nodes = MAX_NODES
+    def __init__(self, kept: Callable[[str, int], object] | None) -> None:
+        self.nodes, self.kept = MAX_NODES, kept
 
     def value(self, tree: Any, depth: int) -> Any:
         self.nodes -= 1
@@ -119,6 +122,8 @@ class _Reader:
                 return ...
             case "x", [name, (0 | 1 | None) as truth]:
                 return Opaque(_matching(_ANY, name, MAX_NAME + 20), None if truth is None else truth == 1)
+            case "h", [name, number] if self.kept is not None:
+                return self.kept(_matching(_ANY, name, MAX_NAME + 20), _int(number))
             case "c", [real, imaginary]:
                 return complex(_float(real), _float(imaginary))
             case "r", [start, stop, step]:

@@ -3,8 +3,9 @@
 It never runs a program, and evaluates nothing itself: the remainders of the tests are evaluated by the worker
 behind `judge_link`. A verdict is passed only if every single test gave a positive result of its own.
 
-Levels of assurance. `value`: only values left the jail, and were compared here. `rpc` (the test runs in the
-judge and the program answers its calls) is not built yet: tests that would need it are refused.
+Levels of assurance. `value`: only values left the jail, and were compared here. `rpc`: the test runs in a
+worker of the judge's and the program answers what it calls; the program sees what it is passed, and decides
+nothing but what its own objects say of each other.
 `in_sandbox`: tests that cannot be taken apart run beside the program, if that was asked for. The program can
 forge those: it may replace what the test uses, or the answer itself. What still holds there: leaving early,
 printing a report or dying is no pass.
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
+from sandbox_service.pool import Pool, no_talk
+from sandbox_service.rpc_link import Talk, Workers
+from sandbox_service.rpc_plan import NotRemote, Remote, remote
 from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
@@ -50,29 +54,42 @@ _SAID = {
 }
 
 
+Test = Split | Remote | Refusal
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How one job is judged: its tests apart, and the run a jail has to do. A `Refusal` runs beside."""
+    """How one job is judged: its tests apart, and the run a jail has to do.
 
-    tests: tuple[Split | Refusal, ...]
+    A `Split` is evaluated over the run's answers, a `Remote` asks the run, a `Refusal` runs beside it.
+    """
+
+    tests: tuple[Test, ...]
     run: Run
+
+    @property
+    def remote(self) -> tuple[Remote, ...]:
+        """The tests that ask the run."""
+        return tuple(test for test in self.tests if isinstance(test, Remote))
 
     @property
     def assurance(self) -> Assurance:
         """The weakest of the tests'."""
-        return "in_sandbox" if self.run.beside else "value"
+        return "in_sandbox" if self.run.beside else "rpc" if self.run.serves else "value"
 
 
 class Judge:
     """Plans and verdicts. Holds a cache of tests taken apart, and the link to the worker."""
 
-    def __init__(self, cpu_s: float = CPU_S) -> None:
+    def __init__(self, cpu_s: float = CPU_S, talks: int = 1) -> None:
         self.link = JudgeLink(cpu_s)
-        self._split: OrderedDict[tuple[tuple[str, ...], str], tuple[Split | Refusal, ...]] = OrderedDict()
+        self.workers = Workers(talks)
+        self._split: OrderedDict[tuple[tuple[str, ...], str], tuple[Test, ...]] = OrderedDict()
 
     async def aclose(self) -> None:
-        """End the worker."""
+        """End the workers."""
         await self.link.aclose()
+        await self.workers.aclose()
 
     def plan(self, job: JudgeJob, min_assurance: Assurance = "rpc") -> Plan:
         """Take a job's tests apart. The plan depends on the program in nothing but carrying it.
@@ -84,31 +101,62 @@ class Judge:
         broken = [(i, test) for i, test in refused if test.reason.startswith(("not Python", "the setup: "))]
         if broken or (refused and _STRENGTH[min_assurance] > _STRENGTH["in_sandbox"]):
             raise _refusal(broken or refused, bool(broken))
+        remote = [i for i, test in enumerate(tests) if isinstance(test, Remote)]
+        if remote and min_assurance == "value":
+            raise InvalidRequest(
+                f"tests[{remote[0]}] runs in the judge and asks the program, and is judged at `rpc`",
+                field=f"tests[{remote[0]}]",
+                hint='rewrite it as `assert f(...) == value`, or ask for min_assurance "rpc"',
+            )
         calls = tuple(call for test in tests if isinstance(test, Split) for call in test.calls)
         beside = tuple(test.source for test in tests if isinstance(test, Refusal))
-        if not calls and not beside:
+        if not calls and not beside and not remote:
             raise InvalidRequest(
                 "no test calls the program",
                 field="tests",
                 hint="let at least one test call what is to be judged",
             )
-        return Plan(tests, Run(job.program, job.setup, calls, job.limits, beside=beside))
+        run = Run(job.program, job.setup, calls, job.limits, beside=beside, serves=bool(remote))
+        return Plan(tests, run)
 
-    def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Split | Refusal, ...]:
+    def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Test, ...]:
         key = tests, setup
         found = self._split.get(key)
         if found is not None:
             self._split.move_to_end(key)
             return found
-        found = split(tests, setup)
+        found = tuple(_asked(test, setup) for test in split(tests, setup))
         if sum(map(len, tests)) + len(setup) <= _CACHED_CHARACTERS:
             self._split[key] = found
             if len(self._split) > _CACHED_PLANS:
                 self._split.popitem(last=False)
         return found
 
-    async def verdict(self, plan: Plan, ended: Ended, jail: str) -> Verdict:
-        """Judge what came back. Raises Broken when the worker fails: no verdict, never a failed one."""
+    async def judge(self, plan: Plan, pool: Pool) -> Verdict:
+        """Run a plan and judge it.
+
+        raises  Broken when a worker fails: no verdict, never a failed one; InvalidRequest where a test
+                turns out to pass something to the program that cannot cross
+        """
+        talks: list[Talk] = []
+
+        def talk() -> Talk:
+            talks.append(Talk(self.workers, plan.remote, plan.run.limits))
+            return talks[-1]
+
+        try:
+            ended = await pool.run(plan.run, talk if plan.run.serves else no_talk)
+            remote = await talks[-1].finished() if talks else []
+        finally:
+            for one in talks:
+                one.cancel()
+        return await self.verdict(plan, ended, pool.jail.name, remote)
+
+    async def verdict(
+        self, plan: Plan, ended: Ended, jail: str, remote: Sequence[tuple[Finding, float]] = ()
+    ) -> Verdict:
+        """Judge what came back: `ended` of the run, and what the tests in the judge found, each with its
+        milliseconds. Raises as `judge` does."""
         shares = _shares(plan, ended.answers)
         taken = [
             (test, share) for test, share in zip(plan.tests, shares, strict=True) if isinstance(test, Split)
@@ -116,10 +164,15 @@ class Judge:
         findings = iter(
             await self.link.evaluate([Case(one.remainder, one.calls, share) for one, share in taken])
         )
-        tests = [
-            _result(next(findings), share, ended) if isinstance(test, Split) else _beside(share[0], ended)
-            for test, share in zip(plan.tests, shares, strict=True)
-        ]
+        found = iter(remote)
+        tests = []
+        for i, (test, share) in enumerate(zip(plan.tests, shares, strict=True)):
+            if isinstance(test, Split):
+                tests.append(_result(next(findings), share, ended))
+            elif isinstance(test, Remote):
+                tests.append(_remote(i, *next(found, (Finding("missing", ""), 0.0)), ended))
+            else:
+                tests.append(_beside(share[0], ended))
         if ended.how != "answered" and all(test.outcome == "passed" for test in tests):
             tests[-1] = TestResult(
                 outcome=_OUTCOMES[ended.how], message=_said(ended), assurance=tests[-1].assurance
@@ -147,6 +200,17 @@ def _refusal(refused: Sequence[tuple[int, Refusal]], broken: bool) -> InvalidReq
     return InvalidRequest("; ".join(named), field=f"tests[{refused[0][0]}]", hint=way)
 
 
+def _asked(test: Split | Refusal, setup: str) -> Test:
+    """A test that cannot be taken apart runs in the judge, if it can; else both reasons are given."""
+    if isinstance(test, Split) or test.reason.startswith(("not Python", "the setup: ")):
+        return test
+    try:
+        return remote(test.source, setup)
+    except NotRemote as why:
+        reason = f"{test.reason}; nor can it run in the judge: line {why.line}: {why}"
+        return Refusal(test.source, test.line, reason)
+
+
 def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:
     """Give each test its answers: the calls' come first, then one for each test that ran beside."""
     call, beside = 0, len(plan.run.calls)
@@ -155,6 +219,8 @@ def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:
         if isinstance(test, Split):
             shares.append(tuple(answers[call : call + len(test.calls)]))
             call += len(test.calls)
+        elif isinstance(test, Remote):
+            shares.append(())
         else:
             shares.append((answers[beside],))
             beside += 1
@@ -175,6 +241,24 @@ def _result(finding: Finding, share: Sequence[Answer], ended: Ended) -> TestResu
             return TestResult(outcome="failed", message=message, wall_ms=wall_ms)
         case _:
             return TestResult(outcome="failed", message=finding.message, wall_ms=wall_ms)
+
+
+def _remote(number: int, finding: Finding, wall_ms: float, ended: Ended) -> TestResult:
+    """Judge a test that ran in the judge."""
+    outcomes: dict[str, Outcome] = {"passed": "passed", "raised": "raised", "memory": "memory"}
+    outcome, message = outcomes.get(finding.outcome, "failed"), finding.message
+    match finding.outcome:
+        case "unsupported":
+            raise InvalidRequest(
+                f"tests[{number}]: {finding.message}",
+                field=f"tests[{number}]",
+                hint='pass plain values, or ask for min_assurance "in_sandbox", which can be forged',
+            )
+        case "missing":
+            outcome, message = _OUTCOMES[ended.how], _said(ended)
+        case "limit":
+            message = f"the test exceeded its limit: {finding.message}"
+    return TestResult(outcome=outcome, message=message, wall_ms=wall_ms, assurance="rpc")
 
 
 def _beside(answer: Answer, ended: Ended) -> TestResult:

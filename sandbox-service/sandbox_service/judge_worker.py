@@ -23,8 +23,8 @@ import signal
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
-from types import CodeType
+from collections.abc import Iterator, Mapping, Sequence
+from types import CodeType, MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from sandbox_service.decode import CodecError, decode
@@ -198,7 +198,7 @@ def _cut(text: str, longest: int = _SHOWN) -> str:
 def main(cpu_s: float, parent: int) -> NoReturn:
     """Serve the pipe until it ends. `cpu_s` is the CPU time one test may take."""
     warnings.simplefilter("ignore")  # a test that is odd Python is the client's, and no line of our log
-    _lock(parent)
+    lock(parent)
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     replies.write(b"ready\n")
     replies.flush()
@@ -234,8 +234,11 @@ def printable(text: str, longest: int = MESSAGE_MAX) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
 
 
-def _lock(parent: int) -> None:
-    """Give up everything but computing. The filter is best effort; the CPU and memory limits are not."""
+def lock(parent: int, more: Mapping[str, Sequence[int]] = MappingProxyType({})) -> None:
+    """Give up everything but computing. The filter is best effort; the CPU and memory limits are not.
+
+    more  system calls to allow besides, by machine
+    """
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CORE, 0),
@@ -254,14 +257,15 @@ def _lock(parent: int) -> None:
         harden.die_with_parent(parent)
         harden.not_dumpable()
         harden.no_new_privileges()
-        program = _filter()
+        program = _filter(more.get(platform.machine(), ()))
         if program:
             harden.filter_system_calls(program)
 
 
-def _filter() -> bytes:
+def _filter(more: Sequence[int]) -> bytes:
     """Return a seccomp program that allows the listed calls and answers EPERM to all others."""
     architecture, allowed = _ALLOWED.get(platform.machine(), (0, ()))
+    allowed = (*allowed, *more)
     if not architecture:
         return b""
     load, jump, give = 0x20, 0x15, 0x06

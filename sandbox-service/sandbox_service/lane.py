@@ -11,11 +11,12 @@ import os
 import secrets
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
-from sandbox_service.inside import frames
+from sandbox_service.inside import frames, serve
 from sandbox_service.jails.jail import Jail
 from sandbox_service.replies import Collected, Frames, LaneBroken, is_clean
-from sandbox_service.run import Ended, Run
+from sandbox_service.run import Conversation, Ended, Run
 
 log = logging.getLogger(__name__)
 _START_S = 20.0
@@ -33,6 +34,8 @@ class Lane:
         self._collected = Collected(0)
         self._done: Callable[[Ended | LaneBroken], None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
+        self._talk: Conversation | None = None
+        self._talking = False
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._unsent = memoryview(b"")
         self._closing: asyncio.Future[None] | None = None
@@ -67,20 +70,24 @@ class Lane:
         """Whether a run is in this lane's hands."""
         return self._done is not None
 
-    def begin(self, run: Run, done: Callable[[Ended | LaneBroken], None]) -> None:
+    def begin(
+        self, run: Run, done: Callable[[Ended | LaneBroken], None], talk: Conversation | None = None
+    ) -> None:
         """Run one program; `done` is called, at once and from the loop, with how it ended.
 
-        LaneBroken is given to it when the jail dies with the program. No other run may be in hand.
+        LaneBroken is given to it when the jail dies with the program. No other run may be in hand. `talk`
+        is told when a run that `serves` can be asked, and what it says.
         """
         self.runs += 1
         body = marshal.dumps((run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result), 2)
         limits = run.limits
         self._nonce = secrets.token_bytes(16)
-        header = frames.REQUEST.pack(
-            self._nonce, limits.cpu_s, limits.wall_s, limits.memory_mb << 20, limits.output_kb << 10,
-            limits.file_mb << 20, limits.processes, len(body),
+        header = frames.HEAD.pack(frames.REQUEST, self._nonce, len(body)) + frames.LIMITS.pack(
+            limits.cpu_s, limits.wall_s, limits.memory_mb << 20, limits.output_kb << 10,
+            limits.file_mb << 20, limits.processes, run.serves,
         )  # fmt: skip
-        self._collected = Collected(len(run.calls) + len(run.beside) + (run.result is not None))
+        self._collected = Collected(len(run.calls) + len(run.beside) + (run.result is not None), run.serves)
+        self._talk, self._talking = talk, False
         self._done = done
         self._overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")
         self._send(header + body)
@@ -91,8 +98,28 @@ class Lane:
         self._break("the run was cancelled")
 
     def _send(self, data: bytes) -> None:
-        self._unsent = memoryview(data)
+        self._unsent = memoryview(bytes(self._unsent) + data) if self._unsent else memoryview(data)
         self._writable()
+
+    def _ask(self, nonce: bytes, data: bytes) -> None:
+        """Send a running program what a test asks; one that is over is asked no more."""
+        if self._done is None or nonce != self._nonce:
+            return
+        self._collected.released = self._collected.released or not data
+        if data:
+            data = serve.ASK.pack(len(data)) + data
+        self._send(frames.HEAD.pack(frames.MORE, nonce, len(data)) + data)
+
+    def _converse(self) -> None:
+        """Tell the conversation what there is."""
+        if self._talk is None:
+            return
+        if not self._talking and self._collected.asked_may_begin:
+            self._talking = True
+            self._talk.begin(partial(self._ask, self._nonce))
+        said, self._collected.said = self._collected.said, []
+        for status, payload in said:
+            self._talk.heard(status, payload)
 
     def _writable(self) -> None:
         """Write what the pipe takes; come back for the rest when it has room."""
@@ -133,6 +160,7 @@ class Lane:
         match kind:
             case frames.ANSWERS:
                 self._collected.answer_bytes(payload)
+                self._converse()
             case frames.STDOUT | frames.STDERR:
                 self._collected.output(kind, payload)
             case frames.ENDED:
@@ -157,6 +185,9 @@ class Lane:
         done, self._done = self._done, None
         if self._overdue is not None:
             self._overdue.cancel()
+        if self._talk is not None:
+            self._talk.gone()
+            self._talk = None
         if done is not None:
             done(end)
 

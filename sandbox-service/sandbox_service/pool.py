@@ -18,7 +18,7 @@ from functools import partial
 from sandbox_service.jails.jail import Jail
 from sandbox_service.lane import Lane
 from sandbox_service.replies import LaneBroken
-from sandbox_service.run import Answer, Ended, Run
+from sandbox_service.run import Answer, Conversation, Ended, Run
 from shared.errors import Broken, Unavailable
 from shared.wire import Limits
 
@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 _CANARY = Run("answer = 6 * 7", "", ("answer",), Limits())
 _NO_LANE_S = 30.0
 _BACKOFF_S = (0.0, 0.1, 0.5, 2.0)
+
+
+MakeTalk = Callable[[], Conversation | None]
+
+
+def no_talk() -> None:
+    """Nobody asks a run that does not serve."""
 
 
 @dataclass
@@ -46,6 +53,7 @@ class _Turn:
     run: Run
     fresh: bool  # only in a lane that has run nothing yet
     done: asyncio.Future[Ended]
+    talk: Conversation | None = None
     lane: Lane | None = None
     began: float = 0.0
 
@@ -91,27 +99,29 @@ class Pool:
         self._all.clear()
         await asyncio.to_thread(self.jail.close)
 
-    async def run(self, run: Run) -> Ended:
+    async def run(self, run: Run, talk: MakeTalk = no_talk) -> Ended:
         """Run a program to its end, whatever that is.
+
+        talk    makes the conversation for a run that `serves`: a new one each time the program is run
 
         raises  Broken when not even a harmless program gets its answer; Unavailable when no lane can be
                 started. Both are the room's failure, never a verdict.
         """
         self.counts.runs += 1
-        ended = await self._attributed(run)
+        ended = await self._attributed(run, talk)
         if ended.starved:
             self.counts.starved += 1
-            ended = await self._attributed(run)
+            ended = await self._attributed(run, talk)
         return ended
 
-    async def _attributed(self, run: Run) -> Ended:
+    async def _attributed(self, run: Run, talk: MakeTalk) -> Ended:
         try:
-            return await self._once(run)
+            return await self._once(run, talk)
         except LaneBroken as error:
             self.counts.deaths += 1
             log.warning("a jail died with its program; trying once more: %s", error)
         try:
-            return await self._once(run, fresh=True)
+            return await self._once(run, talk, fresh=True)
         except LaneBroken as error:
             self.counts.deaths += 1
             await self._canary(error)
@@ -128,11 +138,11 @@ class Pool:
         if ended.how != "answered":
             raise Broken(f"a harmless program got no answer: {ended.how} {ended.detail}") from death
 
-    async def _once(self, run: Run, fresh: bool = False) -> Ended:
+    async def _once(self, run: Run, talk: MakeTalk = no_talk, fresh: bool = False) -> Ended:
         """Run on one lane; raise LaneBroken when it dies, Unavailable when there is none to be had."""
         if self._closing:
             raise Unavailable("the sandbox is closing")
-        turn = _Turn(run, fresh, asyncio.get_running_loop().create_future())
+        turn = _Turn(run, fresh, asyncio.get_running_loop().create_future(), talk())
         self._turns.append(turn)
         self._dispatch()
         try:
@@ -156,7 +166,7 @@ class Pool:
             turn = self._turns.popleft()
             self._busy += 1
             turn.lane, turn.began = lane, time.monotonic()
-            lane.begin(turn.run, partial(self._ended, turn, lane))
+            lane.begin(turn.run, partial(self._ended, turn, lane), turn.talk)
 
     def _fit(self, turn: _Turn) -> Lane | None:
         while self._warm:

@@ -56,8 +56,11 @@ class Frames:
 class Collected:
     """What one run has sent so far."""
 
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
+    def __init__(self, expected: int, serves: bool = False) -> None:
+        self.expected, self.serves = expected, serves
+        self.said: list[tuple[bytes, bytes]] = []  # to a test, after the expected answers
+        self.counted = 0
+        self.released = not serves  # whether the test is over, so that the program may end
         self.answers: list[Answer] = []
         self.loaded: bytes | None = None
         self.load_text = ""
@@ -90,16 +93,31 @@ class Collected:
         if self.loaded is None:
             known = index == frames.LOAD and length <= _RAISED_MAX
             return "" if known else "the answer stream does not begin with the program's load"
-        if self.loaded != frames.VALUE or index != len(self.answers) or index >= self.expected:
+        if (
+            self.loaded != frames.VALUE
+            or index != self.counted
+            or (index >= self.expected and not self.serves)
+        ):
             return "the answer stream has an answer that was not asked for"
+        if status == frames.CALLED and index >= self.expected:
+            return "" if length <= frames.ANSWER_MAX else "a call of the test's that is too long"
         most = {frames.VALUE: frames.ANSWER_MAX, frames.RAISED: _RAISED_MAX}.get(status, -1)
         return "" if length <= most else "the answer stream has an answer of no known form"
 
     def _take(self, status: bytes, seconds: float, payload: bytes) -> None:
         if self.loaded is None:
             self.loaded, self.load_text = status, payload.decode("utf-8", "replace")
-        else:
+            return
+        self.counted += 1
+        if len(self.answers) < self.expected:
             self.answers.append(Answer(_STATUSES[status], payload, seconds * 1e3))
+        else:
+            self.said.append((status, payload))
+
+    @property
+    def asked_may_begin(self) -> bool:
+        """Whether all plain answers are there, and a test may ask on."""
+        return self.serves and self.loaded == frames.VALUE and len(self.answers) == self.expected
 
     def ended(self, payload: bytes) -> Ended:
         """Make the end of the run of the zygote's last frame; raise LaneBroken where that is malformed."""
@@ -125,6 +143,8 @@ class Collected:
 
     def _how(self, reason: bytes, status: int) -> tuple[How, str]:
         at = f"before answer {len(self.answers) + 1} of {self.expected}" if self.loaded else "while loading"
+        if self.asked_may_begin:
+            at = "while a test asked it"
         match reason:
             case frames.CPU:
                 return "timeout", f"CPU time limit {at}"
@@ -143,7 +163,7 @@ class Collected:
             return kinds.get(self.loaded or b"", "load_error"), self.load_text
         if self.malformed:
             return "crashed", self.malformed
-        if self.loaded and len(self.answers) == self.expected:
+        if self.loaded and len(self.answers) == self.expected and self.released:
             return "answered", ""
         if os.WIFSIGNALED(status):
             return "crashed", f"killed by {_signal_name(os.WTERMSIG(status))} {at}"

@@ -44,7 +44,7 @@ class Room:
 
     def __init__(self, settings: SandboxSettings, registry: CollectorRegistry) -> None:
         self.settings = settings
-        self.judge_ = Judge()
+        self.judge_ = Judge(talks=settings.lanes)
         self.admission = Admission(settings.queue_limit, settings.lanes)
         self.warm: Warm | None = None
         self.reason = "the jail is being tried"
@@ -166,7 +166,7 @@ class Room:
     async def judge(self, plan: Plan) -> Verdict:
         """Run one plan and judge it."""
         pool = self._ready_pool()
-        verdict = await self.judge_.verdict(plan, await pool.run(plan.run), pool.jail.name)
+        verdict = await self.judge_.judge(plan, pool)
         self.outcomes.labels("judge", verdict.outcome).inc()
         return verdict
 

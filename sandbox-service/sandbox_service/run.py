@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from shared.wire import Limits
 
@@ -28,8 +29,8 @@ class Run:
     namespace, and again after it where it fails for a name that the program defines. Each of `calls` is a
     Python expression, evaluated afterwards in that namespace, in order, and answered by one value. `beside`
     holds test statements that run there too (assurance `in_sandbox`), one answer each, after the calls; it is
-    filled only when that was asked for. `result` names a variable to bring back as the last answer. No
-    expected value travels otherwise.
+    filled only when that was asked for. `result` names a variable to bring back as the last answer. `serves`:
+    after all that it answers what a test in the judge asks. No expected value travels otherwise.
     """
 
     program: str
@@ -38,6 +39,23 @@ class Run:
     limits: Limits
     result: str | None = None
     beside: tuple[str, ...] = ()
+    serves: bool = False
+
+
+class Conversation(Protocol):
+    """Who asks a run that `serves`; called from the loop by the lane that has the run in its hands."""
+
+    def begin(self, ask: Callable[[bytes], None]) -> None:
+        """The plain answers are all there. `ask` sends bytes to the program; none mean that it may end."""
+        ...
+
+    def heard(self, status: bytes, payload: bytes) -> None:
+        """The program said something: its word, not to be trusted."""
+        ...
+
+    def gone(self) -> None:
+        """The run is over."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,11 @@ def test_a_test_without_a_call_is_the_judges_and_a_job_without_one_is_refused() 
 
 
 def test_what_cannot_be_taken_apart_is_refused_with_index_line_reason_and_way_out() -> None:
-    check = "x = 1\nfor i in range(3):\n    assert f(i) == i"
+    check = "x = 1\nfor line in open('x'):\n    assert f(line) == line"
     with pytest.raises(InvalidRequest) as caught:
         judged(["assert f(1) == 1", check, "assert np.allclose(f(1), 1)"])
     assert "tests[1], line 2: a statement of kind For" in caught.value.detail
+    assert "nor can it run in the judge: line 2: `open` is not there" in caught.value.detail
     assert "tests[2], line 1: the module `np`" in caught.value.detail
     assert "in_sandbox" in caught.value.hint
     assert caught.value.field == "tests[1]"
@@ -123,7 +124,7 @@ def test_a_test_that_is_not_python_is_refused_at_every_level(least: Assurance) -
 
 
 def test_a_test_runs_beside_the_program_only_if_that_was_asked_for_and_the_verdict_says_so() -> None:
-    tests = ["for i in range(3):\n    assert f(i) == i", "assert f(2) == 2"]
+    tests = ["import os\nassert f(os.sep) == '/'", "assert f(2) == 2"]
     passed = judged(tests, value(2), value(True), least="in_sandbox")
     assert passed.passed
     assert passed.assurance == "in_sandbox"

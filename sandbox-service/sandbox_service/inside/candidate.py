@@ -10,6 +10,7 @@ reference count is a write. So what can be done once by the zygote is not done h
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # what `signal` wraps, without its enums: they cost pages
+import itertools
 import marshal
 import math
 import os
@@ -22,10 +23,10 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandbox_service.inside import codec, frames, harden
+from sandbox_service.inside import codec, frames, harden, serve
 
-# limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, body length
-HEADER = struct.Struct("!dQQII")
+# limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, answers a test, body length
+HEADER = struct.Struct("!dQQI?I")
 MESSAGE_MAX = 1000
 NAME = "program"
 OWN = "{uid}"  # in the path of `home`: each child has one of its own
@@ -93,13 +94,14 @@ def run(pipes: Pipes, confined: Confined) -> None:
         header = frames.read_exactly(3, HEADER.size)
     except EOFError:  # the zygote has gone: there will be no request
         os._exit(0)
-    cpu_s, memory, file_bytes, processes, length = HEADER.unpack(header)
+    cpu_s, memory, file_bytes, processes, serves, length = HEADER.unpack(header)
     work = marshal.loads(frames.read_exactly(3, length))
-    os.close(3)
+    if not serves:
+        os.close(3)
     _limit(cpu_s, memory, file_bytes, processes + counted)
     if lonely:
         harden.filter_system_calls(lonely)
-    answer(answers, work)
+    answer(answers, work, serves)
     for name in ("stdout", "stderr"):
         try:  # noqa: SIM105 - a context manager is a page or two more to copy
             getattr(sys, name).flush()
@@ -214,13 +216,15 @@ def rehearse(times: int = 24) -> None:
     work = marshal.dumps(tuple(Work(_PROGRAM, "", _CALLS, ("assert f([2])",), None)))
     kept = sys.modules["__main__"]
     for _ in range(times):
-        answer(-1, marshal.loads(work), lambda fd, data: None)
+        answer(-1, marshal.loads(work), False, lambda fd, data: None)
         sys.modules.pop(NAME)
         sys.modules["__main__"] = kept
 
 
-def answer(fd: int, work: Work, write: Callable[[int, bytes], object] = frames.write_whole) -> None:
-    """Load the program, then answer each call in order on `fd`."""
+def answer(
+    fd: int, work: Work, serves: bool, write: Callable[[int, bytes], object] = frames.write_whole
+) -> None:
+    """Load the program, answer each call in order on `fd`, and then what a test asks, if it `serves` one."""
 
     clock, last, own = time.monotonic, time.monotonic(), os.getpid()
 
@@ -253,6 +257,17 @@ def answer(fd: int, work: Work, write: Callable[[int, bytes], object] = frames.w
             send(index, frames.RAISED, _describe(error))
         else:
             send(index, frames.VALUE, payload)
+    if serves:
+        _serve(len(texts), send, space)
+
+
+def _serve(count: int, send: Callable[[int, bytes, bytes], None], space: dict[str, Any]) -> None:
+    numbers = itertools.count(count)
+    serve.Server(
+        lambda size: frames.read_exactly(3, size),
+        lambda status, payload: send(next(numbers), status, payload),
+        space,
+    ).loop()
 
 
 def _load(setup: str, program: str, space: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ Every other object is opaque: it equals nothing, and has only the truth value (0
     range ["r",start,stop,step]   deque ["dq",[..]]   iterator ["it",[..]]   views ["dk"|"dv"|"di",[..]]
     Decimal ["dec",text]  Fraction ["frac",n,d]  datetime, date, time ["dt"|"date"|"time",iso]
     timedelta ["td",days,seconds,microseconds]   anything else ["x","module.Type",truth]
+    or, where the program keeps what it is asked about later, ["h","module.Type",number]
 """
 
 from __future__ import annotations
@@ -61,13 +62,15 @@ _BASES: set[int] = {
 }
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, keep: Callable[[Any], int] | None = None) -> bytes:
     """Write any object as tagged JSON. Never raises: what cannot be carried is opaque, whole or in part.
 
+    keep     keeps an object that is not carried and returns its number, by which it can be asked later;
+             builtin iterators are kept too then, unread
     returns  at most MAX_BYTES bytes; a value over a budget becomes one opaque
     """
     try:
-        data = _Writer().text_of(value, 0).encode("ascii")
+        data = _Writer(keep).text_of(value, 0).encode("ascii")
         if len(data) <= MAX_BYTES:
             return data
         why = "bytes"
@@ -104,8 +107,8 @@ def _opaque(name: str, truth: int | None) -> str:
 class _Writer:
     """Budgets of one value. `text_of` writes it down without asking it anything it could override."""
 
-    def __init__(self) -> None:
-        self.nodes, self.bytes = MAX_NODES, MAX_BYTES
+    def __init__(self, keep: Callable[[Any], int] | None) -> None:
+        self.nodes, self.bytes, self.keep = MAX_NODES, MAX_BYTES, keep
 
     def text_of(self, value: Any, depth: int) -> str:
         self.nodes -= 1
@@ -164,6 +167,8 @@ class _Writer:
         if kind is _ITEMS:
             return self.pairs("di", list(value), depth)
         if id(kind) in _ITERATORS:
+            if self.keep is not None:
+                return self.kept(value, kind)
             try:
                 return self.all("it", value, depth)
             except _Over:
@@ -176,7 +181,13 @@ class _Writer:
         for base in _mro(kind):
             if id(base) in _BASES:
                 return self.base(value, base, depth)
+        if self.keep is not None:
+            return self.kept(value, kind)
         return _opaque(_type_name(kind), _truth(value))
+
+    def kept(self, value: Any, kind: type) -> str:
+        assert self.keep is not None
+        return f'["h",{_quote(_type_name(kind))},"{self.keep(value):#x}"]'
 
     def base(self, value: Any, base: Any, depth: int) -> str:
         if base is int:

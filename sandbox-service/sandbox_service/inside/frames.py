@@ -1,6 +1,7 @@
 """The bytes between the service and a zygote, and between a zygote and its one-shot child. Stdlib only.
 
-    service -> zygote   one setup frame (length, JSON), then one REQUEST header and its body per run
+    service -> zygote   one setup frame (length, JSON); then per run a HEAD, its LIMITS and its body; for a
+                        run that answers a test, more HEADs with what the test asks, an empty one at its end
     zygote  -> service  REPLY headers, each with the run's nonce; the payload is never parsed by the zygote
     child   -> zygote   ANSWER headers with their payloads: written by the candidate's process, so worth
                         no more than the candidate's word
@@ -16,8 +17,11 @@ import struct
 
 SETUP = struct.Struct("!I")
 
-# nonce, cpu_s, wall_s, memory_bytes, output_bytes, file_bytes, processes, body length
-REQUEST = struct.Struct("!16sddQQQII")
+# kind, nonce, length of what follows (after the limits, for a request)
+HEAD = struct.Struct("!c16sI")
+REQUEST, MORE = b"Q", b"M"
+# cpu_s, wall_s, memory_bytes, output_bytes, file_bytes, processes, whether it answers a test after its calls
+LIMITS = struct.Struct("!ddQQQI?")
 BODY_MAX = 64 << 20
 
 # kind, nonce, payload length
@@ -34,6 +38,7 @@ EXIT, CPU, WALL, OUTPUT, MEMORY = b"x", b"c", b"w", b"o", b"m"
 ANSWER = struct.Struct("!IcfI")
 LOAD = 0xFFFFFFFF
 VALUE, RAISED, EXITED, NO_MEMORY, NO_PROCESS = b"v", b"r", b"e", b"m", b"p"
+CALLED = b"c"  # in a run that answers a test: the program calls a function of the test's
 ANSWER_MAX = 2 << 20
 ANSWERS_MAX = 16 << 20
 

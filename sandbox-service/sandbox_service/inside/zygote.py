@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from sandbox_service.inside import candidate, frames, harden, meter, nursery, sweep
+from sandbox_service.inside import candidate, feed, frames, harden, meter, nursery, sweep
 
 # What programs of a page use. The rest is imported when it is wanted: each module loaded here makes every
 # fork dearer, for its pages are mapped and unmapped with each child.
@@ -41,6 +41,7 @@ class Zygote:
         self.nursery = nursery.Nursery(setup, base64.b64decode(setup.get("child_seccomp", "")))
         self.children: int | None = setup.get("children_fd")
         self.uid: int | None = None
+        self.feed: feed.Feed | None = None
 
     def serve(self) -> None:
         """Run one request after the other until the service closes the request pipe."""
@@ -62,18 +63,25 @@ class Zygote:
         child = self.nursery.next()
         self.uid = child.uid
         try:
-            head = frames.read_exactly(self.requests, frames.REQUEST.size)
-            nonce, cpu_s, wall_s, memory, output, file_bytes, processes, length = frames.REQUEST.unpack(head)
-            started = time.monotonic()
-            self.hand_over(
-                child.request, candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, length), length
+            nonce, length = self.head()
+            cpu_s, wall_s, memory, output, file_bytes, processes, serves = frames.LIMITS.unpack(
+                frames.read_exactly(self.requests, frames.LIMITS.size)
             )
+            started = time.monotonic()
+            header = candidate.HEADER.pack(cpu_s, memory, file_bytes, processes, serves, length)
+            self.hand_over(child.request, header, length)
         except EOFError:
             return False
         watch = meter.Watch(child.pid, cpu_s, started + wall_s, memory, output, self.nursery.pids())
         self.carrier.nonce = nonce
-        if not watch.ends_within(_QUICK_S):
-            self.attend(watch, child.outputs)
+        if serves:
+            self.feed = feed.Feed(self.requests, child.request)
+            self.attend(watch, child.outputs, self.feed)
+            self.feed.close()
+        else:
+            os.close(child.request)
+            if not watch.ends_within(_QUICK_S):
+                self.attend(watch, child.outputs, None)
         clean, used = self.clear(watch.used)
         for kind, fd in child.outputs.items():
             while self.carrier.carry(kind, fd, watch) == frames.CHUNK:
@@ -94,37 +102,51 @@ class Zygote:
         self.nursery.drop()
         return sweep.kill_and_reap(used, self.uid, self.children)
 
+    def head(self) -> tuple[bytes, int]:
+        """Return the nonce and the body's length of the next request; pass over what a run left unread."""
+        left, self.feed = 0 if self.feed is None else self.feed.left, None
+        while True:
+            while left:
+                left -= len(frames.read_exactly(self.requests, min(left, frames.CHUNK)))
+            kind, nonce, length = frames.HEAD.unpack(frames.read_exactly(self.requests, frames.HEAD.size))
+            if kind == frames.REQUEST:
+                return nonce, length
+            left = length
+
     def hand_over(self, request: int, header: bytes, length: int) -> None:
         """Carry a body from the service to the child; a short one whole, so that the child wakes once."""
-        try:
-            parts: list[bytes | memoryview] = [header]
-            while length:
-                view = self.carrier.view[: min(length, frames.CHUNK)]
-                count = os.readv(self.requests, [view])
-                if not count:
-                    raise EOFError
-                frames.write_all(request, *parts, view[:count])
-                view[:count] = bytes(count)
-                length -= count
-                parts = []
-        finally:
-            os.close(request)
+        parts: list[bytes | memoryview] = [header]
+        while length:
+            view = self.carrier.view[: min(length, frames.CHUNK)]
+            count = os.readv(self.requests, [view])
+            if not count:
+                raise EOFError
+            frames.write_all(request, *parts, view[:count])
+            view[:count] = bytes(count)
+            length -= count
+            parts = []
 
-    def attend(self, watch: meter.Watch, outputs: dict[bytes, int]) -> None:
+    def attend(self, watch: meter.Watch, outputs: dict[bytes, int], asks: feed.Feed | None) -> None:
         """Carry what a longer run writes and hold it to its limits, until its first process is dead."""
         poll = select.poll()
         kinds = {fd: kind for kind, fd in outputs.items()}
         for fd in (*kinds, self.requests):
             poll.register(fd, select.POLLIN)
-        while not watch.reap():
-            for fd, _ in poll.poll(_TICK_S * 1e3):
-                if fd == self.requests:  # the service went away, or speaks out of turn
-                    self.finish()
-                    os._exit(0)
-                if not self.carrier.carry(kinds[fd], fd, watch):
-                    poll.unregister(fd)
-            self.carrier.flush()
-            watch.check()
+        try:
+            while not watch.reap():
+                for fd, _ in poll.poll(_TICK_S * 1e3):
+                    if fd in kinds:
+                        if not self.carrier.carry(kinds[fd], fd, watch):
+                            poll.unregister(fd)
+                    elif asks is None:  # the service went away, or speaks out of turn
+                        raise EOFError
+                    else:
+                        asks.step(fd, poll)
+                self.carrier.flush()
+                watch.check()
+        except EOFError:
+            self.finish()
+            os._exit(0)
 
 
 class Carrier:

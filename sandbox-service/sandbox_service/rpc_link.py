@@ -1,0 +1,191 @@
+"""The room's end of the conversations between tests and programs: workers, and what passes between.
+
+A worker runs a job's tests; a lane holds the program. What one asks and the other answers is carried here
+and not looked at. A worker that dies costs its test and those after it, and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sandbox_service.judge_worker import Finding
+from sandbox_service.rpc_plan import Remote
+from sandbox_service.rpc_worker import ANSWER, ASK, END, GONE, HEADER, JOB, RESULT
+from shared.errors import Broken
+from shared.wire import Limits
+
+log = logging.getLogger(__name__)
+
+_START_S = 60.0
+_GRACE_S = 5.0
+_SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from sandbox_service.rpc_worker import main
+del sys.path[0]
+main(int(sys.argv[2]))
+"""
+_ROOT = str(Path(__file__).resolve().parents[1])
+
+
+class Worker:
+    """One worker process. `start` before anything else."""
+
+    def __init__(self) -> None:
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, unless it runs; raises Broken when it does not come up."""
+        if self.process is not None and self.process.returncode is None:
+            return
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-c", _SCRIPT, _ROOT, str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={}, cwd="/",
+        )  # fmt: skip
+        try:
+            kind, _ = await asyncio.wait_for(self.read(), _START_S)
+        except (EOFError, asyncio.TimeoutError) as error:
+            await self.end()
+            raise Broken(f"a worker for tests did not start: {error!r}") from error
+        if kind != END:
+            raise Broken(f"a worker for tests began with {kind!r}")
+
+    def write(self, kind: bytes, payload: bytes = b"") -> None:
+        """Queue a frame. What a dead worker would have read is dropped."""
+        if self.process is not None and self.process.stdin is not None:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self.process.stdin.write(HEADER.pack(kind, len(payload)) + payload)
+
+    async def read(self) -> tuple[bytes, bytes]:
+        """Return the next frame; raises EOFError when the worker is dead."""
+        assert self.process is not None and self.process.stdout is not None
+        try:
+            kind, length = HEADER.unpack(await self.process.stdout.readexactly(HEADER.size))
+            return kind, await self.process.stdout.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise EOFError("it died") from None
+
+    async def end(self) -> None:
+        """Kill it, whatever it does."""
+        process, self.process = self.process, None
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+class Workers:
+    """As many workers as there are lanes, started when they are first needed."""
+
+    def __init__(self, count: int) -> None:
+        self.free: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
+        self.all = [Worker() for _ in range(count)]
+        for worker in self.all:
+            self.free.put_nowait(worker)
+
+    async def aclose(self) -> None:
+        """End all."""
+        await asyncio.gather(*(worker.end() for worker in self.all))
+
+
+class Talk:
+    """One conversation: a job's tests with one run of its program. A lane calls `begin`, `heard`, `gone`."""
+
+    def __init__(self, workers: Workers, tests: Sequence[Remote], limits: Limits) -> None:
+        self.workers, self.tests, self.limits = workers, tests, limits
+        self.findings: list[tuple[Finding, float]] = []
+        self._ask: Callable[[bytes], None] | None = None
+        self._worker: Worker | None = None
+        self._early: list[tuple[bytes, bytes]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def begin(self, ask: Callable[[bytes], None]) -> None:
+        """The program is loaded and its plain calls are answered: `ask` sends it bytes, empty ones end it."""
+        self._ask = ask
+        self._task = asyncio.create_task(self._converse())
+
+    def heard(self, status: bytes, payload: bytes) -> None:
+        """The program answered."""
+        self._tell(ANSWER, status + payload)
+
+    def gone(self) -> None:
+        """The run is over. Where the tests are not, they are told."""
+        self._gone, self._ask = True, None
+        if self._task is not None:
+            self._tell(GONE, b"")
+
+    def _tell(self, kind: bytes, payload: bytes) -> None:
+        if self._worker is None:
+            self._early.append((kind, payload))
+        else:
+            self._worker.write(kind, payload)
+
+    async def finished(self) -> list[tuple[Finding, float]]:
+        """Return a finding and its milliseconds for each test that was begun. Raises Broken when no worker
+        can be had."""
+        if self._task is not None:
+            await self._task
+        return self.findings
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _converse(self) -> None:
+        worker = await self.workers.free.get()
+        try:
+            await worker.start()
+            self._worker = worker
+            tests = [[one.source, one.setup, one.names, one.errors, one.collect] for one in self.tests]
+            worker.write(JOB, json.dumps({"tests": tests, "cpu_s": self.limits.cpu_s}).encode())
+            for kind, payload in self._early:
+                worker.write(kind, payload)
+            async with asyncio.timeout(self.limits.wall_s + _GRACE_S):
+                await self._carry(worker)
+        except TimeoutError:
+            await worker.end()
+            self._limit(f"more than {self.limits.wall_s:g} s")
+        except BaseException:
+            await worker.end()
+            raise
+        finally:
+            self._worker = None
+            self.workers.free.put_nowait(worker)
+            if self._ask is not None:
+                self._ask(b"")
+
+    async def _carry(self, worker: Worker) -> None:
+        """Carry frames until the job is done or the worker is dead."""
+        while True:
+            try:
+                kind, payload = await worker.read()
+            except EOFError:
+                await worker.end()
+                self._limit(f"more than {self.limits.cpu_s:g} s of CPU, or more memory than it may have")
+                return
+            if kind == END:
+                return
+            if kind == RESULT:
+                outcome, message, wall_ms = json.loads(payload)
+                self.findings.append((Finding(str(outcome), str(message)), float(wall_ms)))
+            elif kind == ASK and self._ask is not None:
+                self._ask(payload)
+
+    def _limit(self, why: str) -> None:
+        """The test at work took too much, and those after it are not run."""
+        if len(self.findings) < len(self.tests):
+            self.findings.append((Finding("limit", why), 0.0))
+        while len(self.findings) < len(self.tests):
+            self.findings.append((Finding("skipped", "not run: an earlier test was over the limit"), 0.0))

@@ -1,0 +1,366 @@
+"""The process that runs tests which cannot be taken apart, and asks the program what they call.
+
+Started by `rpc_link` as `python -I -S` with an empty environment. For each job it forks a child that gives up
+everything but computing (the filter of `judge_worker`), runs the job's tests one by one, and ends. A child
+that dies ends this process too, which `rpc_link` replaces. Standard library only, and of this room what is.
+
+    service -> worker   JOB (JSON), ANSWER (status byte and payload, the program's word), GONE (the run ended)
+    worker -> service   ASK (marshal: op, target, args, kwargs), RESULT (JSON, one per test), END
+
+Not covered: the tests' text is the client's, who holds the service's token; see `judge_worker`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import io
+import json
+import marshal
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+import types
+import unittest
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from sandbox_service.decode import CodecError, decode
+from sandbox_service.inside import frames, serve
+from sandbox_service.judge_worker import lock, printable
+from sandbox_service.rpc_plan import MODULES
+from sandbox_service.rpc_values import Link, NotCarried, Remote, pack, restore
+
+HEADER = struct.Struct("!cI")
+JOB, ANSWER, GONE = b"J", b"A", b"G"
+ASK, RESULT, END = b"Q", b"R", b"E"
+_SLEEPS = {"x86_64": (35, 230, 39), "aarch64": (101, 115, 172)}  # nanosleep clock_nanosleep getpid
+_CALLS_MAX = 100_000
+
+
+class Gone(BaseException):
+    """The program's run has ended: there are no more answers."""
+
+
+class ProgramError(Exception):
+    """An exception of the program's own class, which the test does not know."""
+
+
+class Pipe(Link):
+    """The child's end of the pipe: asks, and runs the test's functions when the program calls them."""
+
+    def __init__(self, errors: dict[str, type[Exception]]) -> None:
+        self.errors, self.functions, self.asked = errors, list[Callable[..., Any]](), 0
+        self.over: Gone | NotCarried | None = None  # why nothing is asked any more; a test may swallow it
+
+    def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.over is not None:
+            raise self.over
+        try:
+            self.asked += 1
+            if self.asked > _CALLS_MAX:
+                raise NotCarried(f"the test calls the program more than {_CALLS_MAX} times")
+            packed = [pack(one, self) for one in args]
+            named = [(name, pack(one, self)) for name, one in kwargs.items()]
+            _send(ASK, marshal.dumps((op, target, packed, named), 2))
+            return self._answer(args)
+        except (Gone, NotCarried) as why:
+            self.over = why
+            raise
+
+    def callback(self, function: Callable[..., Any]) -> int:
+        self.functions.append(function)
+        return len(self.functions) - 1
+
+    def names(self, names: list[str]) -> list[bool]:
+        """Which of these names the program has."""
+        _send(ASK, marshal.dumps(("names", None, names, []), 2))
+        found = self._answer(())
+        if type(found) is not list or len(found) != len(names):
+            raise CodecError("the program does not say which names it has")
+        return [one is True for one in found]
+
+    def _answer(self, args: tuple[Any, ...]) -> Any:
+        while True:
+            status, payload = _read_answer()
+            if status == frames.CALLED:
+                self._run(payload)
+            elif status == frames.RAISED:
+                raise self._error(payload)
+            else:
+                return self._result(payload, args)
+
+    def _result(self, payload: bytes, args: tuple[Any, ...]) -> Any:
+        at, result = 0, None
+        while at < len(payload):
+            try:
+                number, length = serve.PART.unpack_from(payload, at)
+            except struct.error:
+                raise CodecError("a part without its head") from None
+            at += serve.PART.size
+            value = self._decode(payload[at : at + length])
+            at += length
+            if number == serve.RESULT:
+                result = value
+            elif number < len(args):
+                restore(args[number], value)
+        return result
+
+    def _decode(self, data: bytes) -> Any:
+        return decode(data, lambda kind, number: Remote(self, kind, number))
+
+    def _error(self, payload: bytes) -> BaseException:
+        """Make the exception a test may expect: one it names, or the nearest builtin class, or our own."""
+        kinds, text = self._decode(payload)
+        for kind in kinds:
+            if kind in self.errors:
+                return self.errors[kind](text)
+            known = getattr(builtins, kind, None)
+            if isinstance(known, type) and issubclass(known, Exception):
+                if known in (Exception, BaseException):
+                    break
+                try:
+                    error = known(text)
+                except TypeError:  # a UnicodeError, which wants five arguments
+                    continue
+                error.of_the_program = True  # type: ignore[attr-defined]
+                return error
+        return ProgramError(f"{kinds[0]}: {text}")
+
+    def _run(self, payload: bytes) -> None:
+        """Run one of the test's functions for the program."""
+        number, args, kwargs = self._decode(payload)
+        try:
+            result = self.functions[number](*args, **kwargs)
+            message: tuple[str, Any, Any, list[Any]] = ("result", None, pack(result, self), [])
+        except Exception as error:  # noqa: BLE001 - the program gets what the test's function raised
+            message = ("raise", type(error).__name__, str(error)[:1000], [])
+        _send(ASK, marshal.dumps(message, 2))
+
+
+# --- one test ----------------------------------------------------------------------------------------
+
+
+class _Raises:
+    """`pytest.raises` as far as a test of a value needs it."""
+
+    def __init__(self, expected: Any, match: str | None = None) -> None:
+        self.expected, self.match = expected, match
+        self.value: BaseException | None = None
+
+    def __enter__(self) -> _Raises:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        import re
+
+        if error is None:
+            raise AssertionError(f"DID NOT RAISE {self.expected!r}")
+        self.value = error
+        if self.match is not None and isinstance(error, self.expected):
+            assert re.search(self.match, str(error)), f"{error} does not match {self.match!r}"
+        return isinstance(error, self.expected)
+
+
+class _Approx:
+    """`pytest.approx` for numbers and sequences of them. A program's object is near nothing."""
+
+    def __init__(self, expected: Any, rel: float = 1e-6, abs: float = 1e-12) -> None:
+        self.expected, self.rel, self.abs = expected, rel, abs
+
+    def __eq__(self, other: Any) -> bool:
+        if isinstance(self.expected, list | tuple):
+            if type(other) is not type(self.expected) or len(other) != len(self.expected):
+                return False
+            pairs = zip(self.expected, other, strict=True)
+            return all(_Approx(one, self.rel, self.abs) == got for one, got in pairs)
+        if type(other) not in (int, float, bool):
+            return False
+        near = max(self.rel * builtins.abs(self.expected), self.abs)
+        return bool(other == self.expected or builtins.abs(other - self.expected) <= near)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"approx({self.expected!r})"
+
+
+def _raises(expected: Any, *call: Any, match: str | None = None) -> Any:
+    if not call:
+        return _Raises(expected, match)
+    with _Raises(expected, match):
+        call[0](*call[1:])
+    return None
+
+
+_PYTEST = types.SimpleNamespace(raises=_raises, approx=_Approx, fail=lambda text="": _fail(text))
+
+
+def _fail(text: str) -> NoReturn:
+    raise AssertionError(text)
+
+
+class _Absent:
+    """A name the program does not define: whatever is done with it is a NameError."""
+
+    def __init__(self, name: str) -> None:
+        self.__dict__["name"] = name
+
+    def __getattr__(self, name: str) -> Any:
+        raise NameError(f"name {self.__dict__['name']!r} is not defined by the program")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__getattr__("call")
+
+    __eq__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
+    if name == "pytest":
+        return _PYTEST
+    if name.partition(".")[0] not in MODULES:
+        raise ImportError(f"the module {name!r} is not available to the judge")
+    return __import__(name, space, local, wanted, level)
+
+
+def run(source: str, setup: str, names: list[str], errors: list[str], collect: bool) -> tuple[str, str]:
+    """Run one test; return its outcome and what is to be said of it."""
+    kinds: dict[str, type[Exception]] = {name: type(name, (Exception,), {}) for name in errors}
+    pipe = Pipe(kinds)
+    try:
+        space: dict[str, Any] = {
+            "__builtins__": {**vars(builtins), "__import__": _import},
+            "__name__": "test",
+        }
+        exec(compile(setup, "<setup>", "exec"), space)
+        for name, there in zip(names, pipe.names(names), strict=True):
+            space[name] = pipe.ask("load", name, (), {}) if there else _Absent(name)
+        space.update(kinds)
+        exec(compile(source, "<test>", "exec"), space)
+        if collect:
+            _collected(space)
+    except (Gone, NotCarried):
+        pass  # it is noted in the pipe, where a test cannot swallow it
+    except (MemoryError, RecursionError) as error:
+        if not hasattr(error, "of_the_program"):
+            return "limit", type(error).__name__
+        said = f"{_where(error, source)}: {type(error).__name__}: {error}"
+        return "memory" if isinstance(error, MemoryError) else "raised", said
+    except AssertionError as error:
+        return "failed", f"{_where(error, source)}: {error}" if str(error) else _where(error, source)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        return "failed", f"the test left early: {type(error).__name__}"
+    except Exception as error:  # noqa: BLE001 - whatever a test raises over a program's values is a failure
+        return "raised", f"{_where(error, source)}: {type(error).__name__}: {error}"
+    match pipe.over:
+        case Gone():
+            return "missing", ""
+        case NotCarried() as why:
+            return "unsupported", str(why)
+    return "passed", ""
+
+
+def _collected(space: dict[str, Any]) -> None:
+    """Run the test functions and test classes a text defines, in their order."""
+    for name, value in list(space.items()):
+        if isinstance(value, types.FunctionType) and name.startswith("test"):
+            value()
+        elif isinstance(value, type) and issubclass(value, unittest.TestCase):
+            _case(value)
+        elif isinstance(value, type) and name.startswith("Test") and value.__module__ == "test":
+            for method in [one for one in vars(value) if one.startswith("test")]:
+                getattr(value(), method)()
+
+
+def _case(kind: type[unittest.TestCase]) -> None:
+    result = unittest.TestResult()
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(kind)
+    suite.run(result)
+    for case, text in (*result.failures, *result.errors):
+        raise AssertionError(f"{case.id().rpartition('.')[2]}: {text.strip().splitlines()[-1]}")
+    if result.unexpectedSuccesses or not result.testsRun:
+        raise AssertionError(f"{kind.__name__}: nothing was tested")
+
+
+def _where(error: BaseException, source: str) -> str:
+    """Return the test's line an exception came from."""
+    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == "<test>"]
+    texts = source.splitlines()
+    if not lines or lines[-1] is None or not 0 < lines[-1] <= len(texts):
+        return "the test"
+    return f"line {lines[-1]}, `{texts[lines[-1] - 1].strip()[:100]}`"
+
+
+# --- the process -------------------------------------------------------------------------------------
+
+
+def _send(kind: bytes, payload: bytes = b"") -> None:
+    frames.write_whole(1, HEADER.pack(kind, len(payload)) + payload)
+
+
+def _receive() -> tuple[bytes, bytes]:
+    kind, length = HEADER.unpack(frames.read_exactly(0, HEADER.size))
+    return kind, frames.read_exactly(0, length)
+
+
+def _read_answer() -> tuple[bytes, bytes]:
+    kind, payload = _receive()
+    if kind == GONE:
+        raise Gone
+    return payload[:1], payload[1:]
+
+
+def main(parent: int) -> NoReturn:
+    """Serve jobs until the pipe ends: a fork for each."""
+    warnings.simplefilter("ignore")
+    for name in MODULES - {"pytest", "__future__"}:
+        importlib.import_module(name)
+    from sandbox_service.inside import harden
+
+    if harden.LINUX:
+        harden.die_with_parent(parent)
+        harden.not_dumpable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
+    _send(END)
+    while True:
+        try:
+            kind, payload = _receive()
+        except EOFError:
+            sys.exit(0)
+        if kind != JOB:
+            continue
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _job(json.loads(payload), own)
+                os._exit(0)
+            except BaseException:  # noqa: BLE001 - a fork must not go on as its parent
+                traceback.print_exc()
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            os._exit(3)
+        _send(END)
+
+
+def _job(job: dict[str, Any], parent: int) -> None:
+    sys.stdout = io.StringIO()  # what a test prints is nobody's
+    lock(parent, _SLEEPS)
+    gone = False
+    for source, setup, names, errors, collect in job["tests"]:
+        began = time.monotonic()
+        if gone:
+            outcome, message = "missing", ""
+        else:
+            signal.setitimer(signal.ITIMER_PROF, job["cpu_s"])
+            outcome, message = run(source, setup, names, errors, collect)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            gone = outcome == "missing"
+        wall_ms = (time.monotonic() - began) * 1e3
+        _send(RESULT, json.dumps([outcome, printable(message), wall_ms]).encode("ascii"))
