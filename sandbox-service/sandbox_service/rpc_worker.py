@@ -23,8 +23,6 @@ import struct
 import sys
 import time
 import traceback
-import types
-import unittest
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -32,6 +30,7 @@ from typing import Any, NoReturn
 from sandbox_service.decode import CodecError, decode
 from sandbox_service.inside import frames, serve
 from sandbox_service.judge_worker import lock, printable
+from sandbox_service.rpc_library import PYTEST, run_collected
 from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_values import Link, NotCarried, Remote, pack, restore
 
@@ -145,65 +144,6 @@ class Pipe(Link):
 # --- one test ----------------------------------------------------------------------------------------
 
 
-class _Raises:
-    """`pytest.raises` as far as a test of a value needs it."""
-
-    def __init__(self, expected: Any, match: str | None = None) -> None:
-        self.expected, self.match = expected, match
-        self.value: BaseException | None = None
-
-    def __enter__(self) -> _Raises:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        import re
-
-        if error is None:
-            raise AssertionError(f"DID NOT RAISE {self.expected!r}")
-        self.value = error
-        if self.match is not None and isinstance(error, self.expected):
-            assert re.search(self.match, str(error)), f"{error} does not match {self.match!r}"
-        return isinstance(error, self.expected)
-
-
-class _Approx:
-    """`pytest.approx` for numbers and sequences of them. A program's object is near nothing."""
-
-    def __init__(self, expected: Any, rel: float = 1e-6, abs: float = 1e-12) -> None:
-        self.expected, self.rel, self.abs = expected, rel, abs
-
-    def __eq__(self, other: Any) -> bool:
-        if isinstance(self.expected, list | tuple):
-            if type(other) is not type(self.expected) or len(other) != len(self.expected):
-                return False
-            pairs = zip(self.expected, other, strict=True)
-            return all(_Approx(one, self.rel, self.abs) == got for one, got in pairs)
-        if type(other) not in (int, float, bool):
-            return False
-        near = max(self.rel * builtins.abs(self.expected), self.abs)
-        return bool(other == self.expected or builtins.abs(other - self.expected) <= near)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"approx({self.expected!r})"
-
-
-def _raises(expected: Any, *call: Any, match: str | None = None) -> Any:
-    if not call:
-        return _Raises(expected, match)
-    with _Raises(expected, match):
-        call[0](*call[1:])
-    return None
-
-
-_PYTEST = types.SimpleNamespace(raises=_raises, approx=_Approx, fail=lambda text="": _fail(text))
-
-
-def _fail(text: str) -> NoReturn:
-    raise AssertionError(text)
-
-
 class _Absent:
     """A name the program does not define: whatever is done with it is a NameError."""
 
@@ -222,7 +162,7 @@ class _Absent:
 
 def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
     if name == "pytest":
-        return _PYTEST
+        return PYTEST
     if name.partition(".")[0] not in MODULES:
         raise ImportError(f"the module {name!r} is not available to the judge")
     return __import__(name, space, local, wanted, level)
@@ -243,7 +183,7 @@ def run(source: str, setup: str, names: list[str], errors: list[str], collect: b
         space.update(kinds)
         exec(compile(source, "<test>", "exec"), space)
         if collect:
-            _collected(space)
+            run_collected(space)
     except (Gone, NotCarried):
         pass  # it is noted in the pipe, where a test cannot swallow it
     except (MemoryError, RecursionError) as error:
@@ -263,28 +203,6 @@ def run(source: str, setup: str, names: list[str], errors: list[str], collect: b
         case NotCarried() as why:
             return "unsupported", str(why)
     return "passed", ""
-
-
-def _collected(space: dict[str, Any]) -> None:
-    """Run the test functions and test classes a text defines, in their order."""
-    for name, value in list(space.items()):
-        if isinstance(value, types.FunctionType) and name.startswith("test"):
-            value()
-        elif isinstance(value, type) and issubclass(value, unittest.TestCase):
-            _case(value)
-        elif isinstance(value, type) and name.startswith("Test") and value.__module__ == "test":
-            for method in [one for one in vars(value) if one.startswith("test")]:
-                getattr(value(), method)()
-
-
-def _case(kind: type[unittest.TestCase]) -> None:
-    result = unittest.TestResult()
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(kind)
-    suite.run(result)
-    for case, text in (*result.failures, *result.errors):
-        raise AssertionError(f"{case.id().rpartition('.')[2]}: {text.strip().splitlines()[-1]}")
-    if result.unexpectedSuccesses or not result.testsRun:
-        raise AssertionError(f"{kind.__name__}: nothing was tested")
 
 
 def _where(error: BaseException, source: str) -> str:
