@@ -14,11 +14,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## train the starter's student through the real services, evaluate it, write a report
 	$(BIN)/psuedoptimal demo --seeds $(SEEDS)
 
-test: $(VENV)/.installed  ## every test that needs no GPU, no Docker and no network
-	$(BIN)/python -m pytest -m "not gpu and not docker and not network"
+test: $(VENV)/.installed  ## every test that needs no GPU, no Docker, no gVisor and no network
+	$(BIN)/python -m pytest -m "not gpu and not docker and not gvisor and not network"
 
 test-fast: $(VENV)/.installed  ## the tests that take under a minute in all
-	$(BIN)/python -m pytest -m "not slow and not gpu and not docker and not network"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not docker and not gvisor and not network"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

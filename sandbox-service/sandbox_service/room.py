@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from sandbox_service import execute
 from sandbox_service.admission import Admission
 from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.gvisor import GVisor
 from sandbox_service.jails.jail import Jail, JailMissing
 from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
@@ -181,7 +183,11 @@ class Room:
 def candidates(settings: SandboxSettings) -> list[Jail]:
     """Return the jails to try, strongest first; raises JailMissing with every reason when there is none."""
     uids = Uids(settings.uid_base, settings.lanes + settings.spares, settings.recycle_runs)
-    makers: dict[str, type[Bwrap] | type[Process]] = {"bwrap": Bwrap, "process": Process}
+    makers: dict[str, Callable[..., Jail]] = {
+        "gvisor": partial(GVisor, old=settings.jail == "gvisor"),
+        "bwrap": Bwrap,
+        "process": Process,
+    }
     wanted = list(makers) if settings.jail == "auto" else [settings.jail]
     found: list[Jail] = []
     reasons = []

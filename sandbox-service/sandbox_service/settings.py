@@ -13,8 +13,8 @@ from shared.settings import ServiceSettings
 
 # Weakest first. A jail's name says which it is: `process` gives each run a uid of its own, which needs
 # root; `process-same-uid` cannot, but has seccomp and Landlock; `rlimits` has neither (macOS).
-Isolation = Literal["rlimits", "process-same-uid", "process", "bwrap"]
-STRENGTH: tuple[Isolation, ...] = ("rlimits", "process-same-uid", "process", "bwrap")
+Isolation = Literal["rlimits", "process-same-uid", "process", "bwrap", "gvisor"]
+STRENGTH: tuple[Isolation, ...] = ("rlimits", "process-same-uid", "process", "bwrap", "gvisor")
 
 
 def _processors() -> int:
@@ -30,7 +30,7 @@ class SandboxSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, env_ignore_empty=True)
 
     port: int = Field(8002, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
-    jail: Literal["auto", "bwrap", "process"] = Field(
+    jail: Literal["auto", "gvisor", "bwrap", "process"] = Field(
         "auto", description="auto: the strongest that holds against its own probes on this machine"
     )
     min_isolation: Isolation = Field(

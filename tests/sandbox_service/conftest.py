@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.gvisor import GVisor
 from sandbox_service.jails.jail import Jail, JailMissing
 from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
@@ -16,13 +17,14 @@ from sandbox_service.pool import Pool
 from sandbox_service.run import Ended, Run
 from shared.wire import Limits
 
+JAILS = ["bwrap", "process", pytest.param("gvisor", marks=[pytest.mark.slow, pytest.mark.gvisor])]
 SMALL = Limits(cpu_s=1, wall_s=4, memory_mb=128, output_kb=64, file_mb=1, processes=8)
 
 
 def make_jail(name: str) -> Jail:
     """Make a jail, or skip the test with what this machine is missing."""
     try:
-        return {"bwrap": Bwrap, "process": Process}[name](Uids(20_000, 4, 1000))
+        return {"gvisor": GVisor, "bwrap": Bwrap, "process": Process}[name](Uids(20_000, 4, 1000))
     except JailMissing as error:
         pytest.skip(f"no {name} jail here: {error}")
 
@@ -71,7 +73,7 @@ def cell_in() -> Iterator[Callable[[Jail], Cell]]:
         one.close()
 
 
-@pytest.fixture(scope="module", params=["bwrap", "process"])
+@pytest.fixture(scope="module", params=JAILS)
 def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
     """A cell for each jail this machine can give; all tests of a module share it."""
     made = Cell(make_jail(request.param))

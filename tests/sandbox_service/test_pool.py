@@ -79,6 +79,8 @@ def test_a_lane_is_replaced_after_its_runs(cell: Any) -> None:
 
 
 def test_a_cancelled_run_is_dead_within_a_tenth_of_a_second(cell: Any) -> None:
+    if "gVisor" in cell.pool.jail.layers[0]:
+        pytest.skip("this machine does not see processes of gVisor; test_gvisor.py looks at the sandbox")
     name = f"{uuid.uuid4().int % 10**9}.5"
     program = (
         f"import subprocess, time\nsubprocess.Popen(['/usr/bin/sleep', '{name}'], start_new_session=True)\n"

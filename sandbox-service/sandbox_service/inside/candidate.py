@@ -153,8 +153,9 @@ def _limit(cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
 
 
 _NPROC = getattr(resource, "RLIMIT_NPROC", None)
+_LOCKED = 64 << 10  # bytes; with 0, gVisor cannot patch system calls into jumps and traps each of them
 _FIXED = {
-    "RLIMIT_NOFILE": _DESCRIPTORS, "RLIMIT_CORE": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": 0,
+    "RLIMIT_NOFILE": _DESCRIPTORS, "RLIMIT_CORE": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": _LOCKED,
     "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0,
 }  # fmt: skip
 _baseline = 0

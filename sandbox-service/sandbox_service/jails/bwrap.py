@@ -25,6 +25,7 @@ from sandbox_service.jails.jail import (
     interpreter,
     zygote_code,
 )
+from sandbox_service.jails.kernel import namespaces_hint
 from sandbox_service.jails.uids import Uids
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -70,7 +71,7 @@ class Bwrap:
         command = [*self._command(), "--", "/usr/bin/env", "true"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={}, check=False)
         if done.returncode:
-            raise JailMissing(f"bwrap cannot start here: {done.stderr.strip()[:300]}", hint=_hint())
+            raise JailMissing(f"bwrap cannot start here: {done.stderr.strip()[:300]}", hint=namespaces_hint())
 
     def _command(self) -> list[str]:
         command = [self.program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
@@ -138,20 +139,3 @@ class Bwrap:
 
     def close(self) -> None:
         """There is nothing on this machine to delete."""
-
-
-def _hint() -> str:
-    """Name the kernel settings that forbid namespaces, where they can be read."""
-    found = []
-    for name, wanted in (
-        ("kernel/unprivileged_userns_clone", "1"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "0"),
-    ):
-        path = Path("/proc/sys") / name
-        if path.exists() and path.read_text().strip() != wanted:
-            found.append(f"sysctl -w {name.replace('/', '.')}={wanted}")
-    if (most := Path("/proc/sys/user/max_user_namespaces")).exists() and most.read_text().strip() == "0":
-        found.append("sysctl -w user.max_user_namespaces=10000")
-    if found:
-        return "as the administrator: " + "; ".join(found)
-    return "this container's seccomp profile or capabilities forbid namespaces; use SANDBOX_JAIL=process"
