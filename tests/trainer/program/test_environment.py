@@ -6,7 +6,7 @@ import pytest
 
 from shared.clients import SandboxClient, run
 from shared.errors import NoAnswer
-from trainer.channels.program.environment import Rules, SequenceEnv, judge, prefixes
+from trainer.channels.program.environment import USUAL, Rollout, Rules, SequenceEnv, judge, prefixes
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.program_code import length_bits
 from trainer.tasks.sequences import generate
@@ -19,7 +19,7 @@ RIGHT = (
 FREE = "output = [7] * 5\nfor i in range(10, 15):\n    output.append(i)\n"
 
 
-def played(executor: Executor, *texts: str, rules: Rules = Rules()):
+def played(executor: Executor, *texts: str, rules: Rules = USUAL) -> list[Rollout]:
     return run(judge([TARGET] * len(texts), list(texts), executor, rules))
 
 

@@ -54,7 +54,7 @@ def simplest(value: list[int]) -> Line | None:
 
 def _candidates(program: Program, found: list[list[int]]) -> Iterator[Program]:
     lines = program.lines
-    yield _merged(program, found)
+    yield from _merged(program, found)
     for i, line in enumerate(lines):
         simple = simplest(found[i])
         if simple is not None and simple != line:
@@ -81,8 +81,8 @@ def _joined(program: Program, found: list[list[int]]) -> Program:
     return Program(tuple(lines))
 
 
-def _merged(program: Program, found: list[list[int]]) -> Program:
-    """Make one line of two neighbours in a concatenation that continue one another."""
+def _merged(program: Program, found: list[list[int]]) -> Iterator[Program]:
+    """Make one line of two neighbours in a concatenation: two literals, or what continues one another."""
     lines = list(program.lines)
     for i, line in enumerate(lines):
         if line.operation != "concatenate" or not all(isinstance(a, Ref) for a in line.arguments):
@@ -90,13 +90,14 @@ def _merged(program: Program, found: list[list[int]]) -> Program:
         parts = [a.line for a in line.arguments]
         for k, (one, two) in enumerate(pairwise(parts)):
             simple = simplest(found[one] + found[two])
+            if not simple and lines[one].operation == lines[two].operation == "set_list":
+                simple = Line("set_list", (tuple(found[one] + found[two]),))
             if simple:
                 # The new line takes this one's place, and this one comes after it.
                 rest = [*(Ref(p) for p in parts[:k]), Ref(i), *(Ref(p) for p in parts[k + 2 :])]
                 moved = [_shifted(later, i) for later in lines[i + 1 :]]
                 joined = Line("concatenate", tuple(rest)) if len(rest) > 1 else Line(SAME, (Ref(i),))
-                return Program((*lines[:i], simple, joined, *moved))
-    return program
+                yield Program((*lines[:i], simple, joined, *moved))
 
 
 def _shifted(line: Line, start: int) -> Line:

@@ -1,0 +1,74 @@
+"""Greedy held-out evaluation while a run goes on, and what summary.json holds.
+
+The validation sequences choose the checkpoint; the held-out ones are looked at before the first step and
+after the last one only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from trainer.channels.program.execution import Executor
+from trainer.channels.program.policy import Policy
+from trainer.channels.program.search import connect, search
+from trainer.config_program import ProgramConfig
+from trainer.measure.programs import Figures, figures
+
+
+class Evaluation(NamedTuple):
+    """What a policy is worth on one split, greedy: `measure.programs.Figures`, and when."""
+
+    step: int
+    split: str
+    n: int
+    accuracy: float
+    executable: float
+    bits_per_program: float | None
+    bits_per_sequence: float
+    compression_rate: float
+    precision: float | None
+
+
+class HeldOut(NamedTuple):
+    """An evaluation, its rows for heldout.jsonl, and the figures it is taken from."""
+
+    evaluation: Evaluation
+    rows: list[dict[str, Any]]
+    figures: Figures
+
+
+def evaluate(
+    policy: Policy, sequences: Sequence[tuple[int, ...]], config: ProgramConfig, *, step: int, split: str
+) -> HeldOut:
+    """Have the policy write one greedy program for each sequence, and judge them in one request.
+
+    raises  NoAnswer in an outage that outlasts the deadline: an evaluation is whole or it is none
+    """
+    executor = Executor(connect(config), config.limits)
+    found = search(policy, sequences, executor, config.rules, max_tokens=config.max_tokens).best
+    measured = figures(sequences, found)
+    rows = [{"step": step, "split": split, "place": i, **r._asdict()} for i, r in enumerate(found)]
+    kept = {name: value for name, value in measured._asdict().items() if name in Evaluation._fields}
+    return HeldOut(Evaluation(step=step, split=split, **kept), rows, measured)
+
+
+def summary_of(
+    trained: HeldOut, untrained: Evaluation, truth_bits: float | None, config: ProgramConfig,
+    seconds: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what summary.json holds.
+
+    truth_bits  of the shortened ground truth per sequence, where it is known
+    """
+    before, after = untrained.bits_per_sequence, trained.evaluation.bits_per_sequence
+    gap = None if truth_bits is None or before <= truth_bits else (before - after) / (before - truth_bits)
+    return {
+        "channel": "program",
+        "seed": config.seed,
+        "step": trained.evaluation.step,
+        "heldout": trained.figures.heldout,
+        "untrained": {k: v for k, v in untrained._asdict().items() if k not in ("step", "split")},
+        "ground_truth": {"bits_per_sequence": truth_bits, "gap_closed": gap},
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }

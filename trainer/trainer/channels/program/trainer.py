@@ -1,0 +1,218 @@
+"""Train the program channel: REINFORCE by lines, our records around it. Never executes a program."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOConfig
+from trl.trainer.utils import shutdown_event_loop_in_daemon
+
+from shared.clients import run as run_async
+from trainer.channels.program.callbacks import HeldOutCallback, Recorder
+from trainer.channels.program.heldout import Evaluation, evaluate, summary_of
+from trainer.channels.program.policy import Policy, load_policy
+from trainer.channels.program.program_code import length_bits
+from trainer.channels.program.prompts import policy_messages
+from trainer.channels.program.reinforce import ProgramTrainer
+from trainer.channels.program.reward_function import ProgramReward
+from trainer.channels.program.search import connect
+from trainer.channels.program.warm_start import warm_start
+from trainer.channels.text.callbacks import CheckpointCallback, Interrupts, say
+from trainer.channels.text.student import _adapter, quiet_libraries
+from trainer.channels.text.trainer import Ended
+from trainer.config import ConfigError
+from trainer.config_program import ProgramConfig
+from trainer.runs import Run, read_state
+from trainer.tasks.sequences_load import Splits, load_splits
+from trainer.tasks.sequences_shorten import shorten
+
+WARM = "warm-start"
+
+
+def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
+    """Train, evaluate on the held-out sequences, and write summary.json.
+
+    run         the run folder; None on every rank but the first
+    folder      its path, on every rank
+    checkpoint  where to resume from; None starts at step 0
+    raises      ConfigError, NoAnswer before the first step, DiskFull
+    """
+    quiet_libraries()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    splits = load_splits(config)
+    _introduce(config, run)
+    policy = _beginning(config, run, folder, splits)
+    untrained = _untrained(config, policy, splits, run)
+    PartialState().wait_for_everyone()
+    reward = ProgramReward(config, splits.train)
+    trainer, epoch_steps = _trainer(config, policy, reward, folder)
+    recorder = trainer.recorder = Recorder(trainer, run)
+    heldout = HeldOutCallback(trainer, config, policy, splits.validation, run, epoch_steps)
+    interrupts = Interrupts(threading.Event(), 1)
+    for callback in (recorder, interrupts, heldout, CheckpointCallback(trainer, recorder, run)):
+        trainer.add_callback(callback)
+    if checkpoint is not None:
+        recorder.load(read_state(checkpoint))
+    try:
+        with interrupts:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        _close(trainer, reward)
+    step = trainer.state.global_step
+    if interrupts.received is not None and step < trainer.state.max_steps:
+        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
+    if recorder.reason:
+        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
+    seconds = {**recorder.seconds, "evaluate": heldout.seconds}
+    return Ended(0, "", _summarise(config, run, splits, untrained, seconds) if run else None)
+
+
+def _close(trainer: ProgramTrainer, reward: ProgramReward) -> None:
+    """Close the reward's client, and the event loop that TRL leaves open."""
+    asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result()
+    atexit.unregister(shutdown_event_loop_in_daemon)
+    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
+    trainer.async_loop.close()
+
+
+def _introduce(config: ProgramConfig, run: Run | None) -> None:
+    """Wait for the sandbox, and note in services.json what it is."""
+
+    async def ask() -> Any:
+        async with connect(config) as client:
+            return await client.capabilities()
+
+    found = run_async(ask())
+    if run is not None:
+        run.write_json("services.json", {"sandbox": found.model_dump(mode="json")})
+
+
+def _beginning(config: ProgramConfig, run: Run | None, folder: Path, splits: Splits) -> Policy:
+    """Return the policy REINFORCE begins with: the model, or what a warm start made of it."""
+    warmed = folder / WARM
+    if not config.warm_start:
+        return load_policy(config)
+    if run is not None and not (warmed / "config.json").is_file():
+        say(f"warm start: {config.warm_start_steps} supervised steps on generated pairs")
+        warm_start(load_policy(config), config, warmed, exclude={*splits.validation, *splits.heldout})
+    PartialState().wait_for_everyone()
+    return load_policy(config.model_copy(update={"model_name": str(warmed)}))
+
+
+def _untrained(config: ProgramConfig, policy: Policy, splits: Splits, run: Run | None) -> Evaluation | None:
+    """Measure the policy on the held-out sequences before its first step; a resumed run reads it."""
+    if run is None:
+        return None
+    for row in run.rows("evaluations.jsonl"):
+        if row["step"] == 0 and row["split"] == "test":
+            return Evaluation(**row)
+    if not config.use_8bit_quantization:
+        policy.model.to(policy.precision.device)
+    found = evaluate(policy, splits.heldout, config, step=0, split="test").evaluation
+    run.append("evaluations.jsonl", [found._asdict()])
+    say(
+        f"untrained: solved {found.accuracy:.3f}  rate {found.compression_rate:.3f}  "
+        f"bits {found.bits_per_sequence:.1f} (held out)"
+    )
+    return found
+
+
+def _summarise(
+    config: ProgramConfig, run: Run, splits: Splits, untrained: Evaluation | None, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Measure the best checkpoint on the held-out sequences and write summary.json."""
+    assert untrained is not None
+    started = time.monotonic()
+    kept = run.read_json("checkpoints/best/best.json")
+    if kept is None:
+        raise ConfigError(
+            f"{run.folder}: no evaluation succeeded, so there is no best checkpoint; --resume tries again"
+        )
+    policy = load_policy(config, run.best)
+    if not config.use_8bit_quantization:
+        policy.model.to(policy.precision.device)
+    found = evaluate(policy, splits.heldout, config, step=kept["step"], split="test")
+    truth = fmean(length_bits(shorten(p)) + 1 for p in splits.truth) if splits.truth else None
+    seconds["evaluate"] += time.monotonic() - started
+    summary = summary_of(found, untrained, truth, config, seconds)
+    run.write_json("summary.json", summary)
+    return summary
+
+
+def _trainer(
+    config: ProgramConfig, policy: Policy, reward: ProgramReward, folder: Path
+) -> tuple[ProgramTrainer, int]:
+    """Return the trainer and the steps of an epoch."""
+    groups = config.batch_size * PartialState().num_processes
+    epoch_steps = max(1, len(reward.sequences) // groups)
+    steps = epoch_steps * config.num_epochs
+    data = _data(reward.sequences, config, groups * steps)
+    if "tensorboard" in config.report_to:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
+    trainer = ProgramTrainer(
+        model=policy.model, reward_funcs=reward,
+        args=grpo_config(config, policy, folder, steps, epoch_steps), train_dataset=data,
+        processing_class=policy.tokenizer, peft_config=_adapter(config.models),
+    )  # fmt: skip
+    trainer.config, trainer.reward = config, reward
+    trainer.remove_callback(PrinterCallback)
+    return trainer, epoch_steps
+
+
+def _data(sequences: Sequence[tuple[int, ...]], config: ProgramConfig, n: int) -> Dataset:
+    """Return every prompt of the run in its order, epoch by epoch, shuffled here: TRL's own sampler shuffles
+    a later epoch differently after a resume."""
+    rng, order = np.random.default_rng(config.seed), np.empty(0, dtype=np.int64)
+    while len(order) < n:
+        order = np.concatenate([order, rng.permutation(len(sequences))])
+    rows = Dataset.from_dict(
+        {"prompt": [policy_messages(s) for s in sequences], "place": list(range(len(sequences)))}
+    )
+    return rows.select(order[:n].tolist())
+
+
+def grpo_config(
+    config: ProgramConfig, policy: Policy, folder: Path, steps: int, epoch_steps: int
+) -> GRPOConfig:
+    """Return TRL's settings: those under which its loss is REINFORCE's."""
+    cuda, compute = policy.precision.device == "cuda", policy.precision.compute
+    programs = config.batch_size * config.samples
+    try:
+        return GRPOConfig(
+            output_dir=str(folder / "checkpoints"), run_name=folder.name, project="psuedoptimal",
+            per_device_train_batch_size=programs // config.gradient_accumulation_steps,
+            gradient_accumulation_steps=config.gradient_accumulation_steps, max_steps=steps,
+            # Each sample is used for one update, its sum of tokens is divided by a constant, and nothing is
+            # divided by a standard deviation.
+            num_iterations=1, steps_per_generation=config.gradient_accumulation_steps,
+            loss_type="dr_grpo", scale_rewards="none", beta=config.kl_coef,
+            entropy_coef=config.entropy_coef, num_generations=config.samples,
+            max_completion_length=config.max_tokens, temperature=config.temperature, top_p=1.0, top_k=0,
+            learning_rate=config.learning_rate, lr_scheduler_type=config.lr_scheduler,
+            warmup_steps=config.warmup if config.warmup < 1 else int(config.warmup),
+            weight_decay=config.weight_decay, adam_beta2=config.adam_beta2,
+            max_grad_norm=config.max_grad_norm, seed=config.seed,
+            gradient_checkpointing=config.gradient_checkpointing, use_cpu=policy.precision.device == "cpu",
+            bf16=cuda and compute == torch.bfloat16, fp16=cuda and compute == torch.float16,
+            logging_steps=1, disable_tqdm=True, log_completions=False, report_to=config.report_to or "none",
+            save_strategy="steps", save_steps=max(1, round(config.checkpoint_freq * epoch_steps)),
+            save_total_limit=config.save_total_limit, shuffle_dataset=False,
+            ddp_find_unused_parameters=False, remove_unused_columns=False, dataloader_pin_memory=cuda,
+            ddp_timeout=int(max(1800, 4 * config.deadline_s)),
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"TRL refuses these settings: {error}") from error
