@@ -1,0 +1,323 @@
+"""Programs per second: the decoder over HTTP beside plain `model.generate` and beside `transformers serve`.
+
+    python benchmarks/decoder.py --model starter
+    python benchmarks/decoder.py --model random --parameters 30 --rounds 5
+    python benchmarks/decoder.py --model random --parameters 1500 --device cuda --dtype bfloat16 --skip serve
+
+All ways continue the same prompts greedily with the same stop tokens on the same number of threads, in
+turns, in one run on one machine: read the ratios, not the rates. Every round has messages of its own, and no
+cache is on. The ways, each answering --messages messages a round:
+
+    one client      all messages in one request to the decoder
+    many clients    4 messages each from as many clients at once
+    generate each   `model.generate` once per message, in this process, no HTTP
+    generate whole  `model.generate` on all of them in one left-padded batch: the ideal
+    serve           `transformers serve` behind the same client, through the decoder's engine `remote`
+
+On the CPU in float32 all ways must say the same; how many programs are equal is printed (`serve` takes any
+tokenizer beside a Qwen2 for Qwen2's own: there it continues other tokens, as many of them). On a GPU the rate
+of decoding steps is set against the bandwidth of its memory, measured by a copy: a step reads every weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import torch
+
+from decoder_service.engines.generation import left_padded
+from decoder_service.engines.hf import HfEngine, load_engine
+from decoder_service.replies import program_of
+from decoder_service.settings import DecoderSettings
+from shared.clients import DecoderClient
+
+REPO = Path(__file__).resolve().parent.parent
+STARTER = REPO / "decoder-service" / "starter"
+PER_CLIENT = 4
+WORDS = (*"fxyns0123()+-*<>", "words", "sum", "min", "max", "len", "filter", "map", "sort", "even", "square")
+Way = Callable[[list[str]], list[str]]
+
+
+class Measured(NamedTuple):
+    """One way: seconds of each round, and its programs of every round."""
+
+    seconds: list[float]
+    programs: list[list[str]]
+
+
+def main() -> int:
+    """Measure the ways in turns and print one table."""
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    with ExitStack() as stack:
+        folder = _model(args, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        common = {
+            "device": args.device, "dtype": args.dtype, "quantization": args.quantization,
+            "threads": args.threads,
+        }  # fmt: skip
+        engine = load_engine(DecoderSettings(model=str(folder), **common))
+        ours = stack.enter_context(_decoder(args, model=folder, **common))
+        ways: dict[str, Way] = {
+            "one client": lambda messages: _asked(ours, [messages], args),
+            "many clients": lambda messages: _asked(ours, _shares(messages), args),
+            "generate each": lambda messages: [
+                _generated(engine, [message], args)[0] for message in messages
+            ],
+            "generate whole": lambda messages: _generated(engine, messages, args),
+        }
+        if "serve" not in args.skip:
+            there = stack.enter_context(_serve(folder, args))
+            remote = {"engine": "remote", "remote_url": there, "remote_api": "completions"}
+            front = stack.enter_context(_decoder(args, model=folder, remote_tokenizer=folder, **remote))
+            ways["serve"] = lambda messages: _asked(front, [messages], args)
+        ways = {name: way for name, way in ways.items() if name not in args.skip}
+        found = _measured(ways, args)
+        _print(found, engine, args)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="starter", help="starter, random, or a folder")
+    parser.add_argument("--parameters", type=float, default=30, help="of the random Qwen2, millions")
+    parser.add_argument("--messages", type=int, default=64, help="of a round")
+    parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantization", default="none")
+    parser.add_argument("--skip", default="", help="ways to leave out, by comma, e.g. serve,generate each")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    args = parser.parse_args()
+    args.skip = args.skip.split(",")
+    return args
+
+
+def _model(args: argparse.Namespace, scratch: Path) -> Path:
+    """Return the model's folder, after making it where it is a random one with the starter's tokenizer."""
+    if args.model != "random":
+        return STARTER if args.model == "starter" else Path(args.model)
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(STARTER)
+    tokenizer.save_pretrained(scratch)
+    shape = _shape(args.parameters * 1e6, len(tokenizer))
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), **shape, max_position_embeddings=4096, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    print(f"random Qwen2 of {model.num_parameters() / 1e6:.1f} M parameters: {shape}", file=sys.stderr)
+    dtype = torch.float32 if args.dtype == "auto" else getattr(torch, args.dtype)
+    model.to(dtype).save_pretrained(scratch)
+    return scratch
+
+
+def _shape(parameters: float, vocabulary: int) -> dict[str, int]:
+    """Return a Qwen2's sizes of about that many parameters: the width of Qwen2.5's, layers as needed."""
+    width = 512 if parameters < 200e6 else 1536
+    inner = int(width * 5.83) // 64 * 64 if parameters > 200e6 else 1408
+    layer = 4 * width * width + 3 * width * inner
+    layers = max(1, round((parameters - 2 * vocabulary * width) / layer))
+    heads = width // 64
+    return {
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": heads,
+    }  # fmt: skip
+
+
+def _messages(args: argparse.Namespace, number: int) -> list[str]:
+    """Return a round's messages: shorthand of 3 to 24 words, none in two rounds."""
+    chance = random.Random(number)
+    return [
+        " ".join(["r", str(number), str(each), *chance.choices(WORDS, k=chance.randint(3, 24))])
+        for each in range(args.messages)
+    ]
+
+
+def _shares(messages: list[str]) -> list[list[str]]:
+    return [messages[start : start + PER_CLIENT] for start in range(0, len(messages), PER_CLIENT)]
+
+
+def _asked(url: str, shares: list[list[str]], args: argparse.Namespace) -> list[str]:
+    """Send each share from a client of its own, all at once."""
+
+    async def ask() -> list[str]:
+        clients = [DecoderClient(url, deadline_s=600) for _ in shares]
+        calls = [
+            client.decode(share, max_new_tokens=args.max_new_tokens)
+            for client, share in zip(clients, shares, strict=True)
+        ]
+        try:
+            return [program.text for programs in await asyncio.gather(*calls) for program in programs]
+        finally:
+            for client in clients:
+                await client.aclose()
+
+    return asyncio.run(ask())
+
+
+@torch.inference_mode()
+def _generated(engine: HfEngine, messages: list[str], args: argparse.Namespace) -> list[str]:
+    """Continue messages with transformers' own generate(), in one batch."""
+    model, prompting = engine._model, engine._prompting
+    padded = left_padded(engine.prepare(messages), prompting.pad_id, model.device)
+    ids = padded.first["input_ids"]
+    whole = model.generate(
+        ids, attention_mask=padded.mask, max_new_tokens=args.max_new_tokens, do_sample=False,
+        eos_token_id=sorted(engine._stop_ids), pad_token_id=prompting.pad_id,
+    )  # fmt: skip
+    said = []
+    for row in whole[:, ids.shape[1] :].tolist():
+        end = next((at for at, token in enumerate(row) if token in engine._stop_ids), len(row))
+        said.append(row[:end])
+    return [program_of(text) for text in prompting.text(said)]
+
+
+@contextmanager
+def _process(command: list[str], url: str, path: str, environment: dict[str, str]) -> Iterator[str]:
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            while not _answers(url + path):
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise SystemExit(f"{' '.join(command)} ended: {log.read()[-2000:]}")
+                time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _environment(args: argparse.Namespace) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
+    rooms = os.pathsep.join(str(REPO / room) for room in ("shared", "decoder-service"))
+    return {**kept, "PYTHONPATH": rooms, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
+
+
+def _decoder(args: argparse.Namespace, **settings: Any) -> Any:
+    """Run the service without a cache."""
+    port = _free_port()
+    own = {"port": port, "cache_size": 0, "log_level": "error", **settings}
+    given = {f"DECODER_{name.upper()}": str(value) for name, value in own.items()}
+    command = [sys.executable, "-m", "decoder_service"]
+    return _process(command, f"http://127.0.0.1:{port}", "/readyz", {**_environment(args), **given})
+
+
+def _serve(folder: Path, args: argparse.Namespace) -> Any:
+    port = _free_port()
+    command = [
+        sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", args.device,
+        "--dtype", args.dtype, "--port", str(port), "--host", "127.0.0.1", "--log-level", "error",
+    ]  # fmt: skip
+    return _process(command, f"http://127.0.0.1:{port}", "/health", _environment(args))
+
+
+def _measured(ways: dict[str, Way], args: argparse.Namespace) -> dict[str, Measured]:
+    """Run every way once to warm up, then in turns, the order turned round every other time."""
+    found = {name: Measured([], []) for name in ways}
+    for number in range(args.rounds + 1):
+        names = list(ways) if number % 2 else list(ways)[::-1]
+        for name in names:
+            messages = _messages(args, number)
+            started = time.perf_counter()
+            programs = ways[name](messages)
+            seconds = time.perf_counter() - started
+            print(f"round {number} {name}: {seconds:.2f} s", file=sys.stderr)
+            if number:
+                found[name].seconds.append(seconds)
+                found[name].programs.append(programs)
+    return found
+
+
+def _print(found: dict[str, Measured], engine: HfEngine, args: argparse.Namespace) -> None:
+    ideal = next((found[name] for name in ("generate whole", "one client") if name in found), None)
+    assert ideal is not None, "nothing to compare with"
+    each = found.get("generate each")
+    rows = []
+    for name, way in found.items():
+        median = statistics.median(way.seconds)
+        tokens = sum(sum(engine.count(programs)) for programs in way.programs) / len(way.programs)
+        pairs = [(a, b) for ours, its in zip(way.programs, ideal.programs, strict=True)
+                 for a, b in zip(ours, its, strict=True)]  # fmt: skip
+        rows.append({
+            "way": name,
+            "messages_per_s": args.messages / median,
+            "program_tokens_per_s": tokens / median,
+            "times_generate_each": statistics.median(each.seconds) / median if each else None,
+            "of_generate_whole": statistics.median(ideal.seconds) / median,
+            "equal": sum(a.strip() == b.strip() for a, b in pairs) / len(pairs),
+        })  # fmt: skip
+    if args.device.startswith("cuda"):
+        _add_bandwidth(rows, engine, args)
+    if args.json:
+        print(json.dumps({"card": engine.card().model_dump(), "ways": rows}, indent=1))
+        return
+    print("| way | messages/s | tokens/s | x generate each | of generate whole | equal programs |")
+    print("|---|---|---|---|---|---|")
+    for row in rows:
+        times = row["times_generate_each"]
+        print(
+            f"| {row['way']} | {row['messages_per_s']:.1f} | {row['program_tokens_per_s']:.0f} "
+            f"| {f'{times:.2f}' if times else '-'} | {row['of_generate_whole']:.2f} | {row['equal']:.1%} |"
+        )
+        if "bandwidth_share" in row:
+            print(f"  {row['way']}: {row['bandwidth_share']:.0%} of {row['bandwidth_gb_s']:.0f} GB/s")
+
+
+def _add_bandwidth(rows: list[dict[str, Any]], engine: HfEngine, args: argparse.Namespace) -> None:
+    """Add what share of the memory's bandwidth the weights take; for models whose programs never stop.
+
+    Then every program has max_new_tokens, and a batch of all messages takes that many steps.
+    """
+    source = torch.empty(1 << 30, dtype=torch.uint8, device=args.device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(20):
+        target.copy_(source)
+    torch.cuda.synchronize()
+    bandwidth = 20 * 2 * source.numel() / (time.perf_counter() - started)
+    weights = sum(p.numel() * p.element_size() for p in engine._model.parameters())
+    for row in rows:
+        steps_per_s = row["messages_per_s"] / args.messages * args.max_new_tokens
+        row["bandwidth_gb_s"] = bandwidth / 1e9
+        row["bandwidth_share"] = steps_per_s * weights / bandwidth
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
