@@ -20,7 +20,15 @@ from sandbox_service.settings import SandboxSettings
 from shared.errors import RoomError
 from shared.problems import problem_response
 from shared.service import cancelled_by_disconnect, create_service
-from shared.wire import Capabilities, ExecuteReply, ExecuteRequest, JudgeReply, JudgeRequest
+from shared.wire import (
+    Capabilities,
+    ExecuteReply,
+    ExecuteRequest,
+    JudgeReply,
+    JudgeRequest,
+    PlanReply,
+    PlanRequest,
+)
 
 VERSION = "0.1.0"
 NDJSON = "application/x-ndjson"
@@ -83,6 +91,11 @@ def create_app(settings: SandboxSettings) -> FastAPI:
         with room.admission.admit(len(works)):
             executions = await cancelled_by_disconnect(request, gather(works))
         return _json(ExecuteReply(executions=executions))
+
+    @app.post("/v1/plan", tags=["sandbox"])
+    async def plan(request: Request, wanted: PlanRequest) -> PlanReply:
+        """Say of each test how it would be judged, and where and why not at `value`. Nothing is run."""
+        return await cancelled_by_disconnect(request, room.lint(wanted))
 
     @app.get("/v1/capabilities", tags=["sandbox"])
     async def capabilities() -> Capabilities:

@@ -25,7 +25,17 @@ from sandbox_service.rpc_plan import NotRemote, Remote, remote
 from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
-from shared.wire import Assurance, JudgeJob, Outcome, TestResult, Usage, Verdict
+from shared.wire import (
+    Assurance,
+    JudgeJob,
+    Outcome,
+    PlanJob,
+    PlannedJob,
+    PlannedTest,
+    TestResult,
+    Usage,
+    Verdict,
+)
 
 _CACHED_PLANS = 4096
 _CACHED_CHARACTERS = 50_000
@@ -119,6 +129,15 @@ class Judge:
         run = Run(job.program, job.setup, calls, job.limits, beside=beside, serves=bool(remote))
         return Plan(tests, run)
 
+    def lint(self, job: PlanJob) -> PlannedJob:
+        """Say how a task's tests would be judged. Never raises: what cannot be judged is an answer too."""
+        tests = self._taken_apart(tuple(job.tests), job.setup)
+        plain = split(tuple(job.tests), job.setup)
+        found = [_planned(test, one) for test, one in zip(tests, plain, strict=True)]
+        levels = [one.assurance for one in found if one.assurance is not None]
+        weakest: Assurance | None = min(levels, key=_rank) if len(levels) == len(found) else None
+        return PlannedJob(assurance=weakest, tests=found)
+
     def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Test, ...]:
         key = tests, setup
         found = self._split.get(key)
@@ -209,6 +228,21 @@ def _asked(test: Split | Refusal, setup: str) -> Test:
     except NotRemote as why:
         reason = f"{test.reason}; nor can it run in the judge: line {why.line}: {why}"
         return Refusal(test.source, test.line, reason)
+
+
+def _rank(assurance: Assurance) -> int:
+    return _STRENGTH[assurance]
+
+
+def _planned(test: Test, plain: Split | Refusal) -> PlannedTest:
+    """Say what level a test reaches, and why it is not `value`."""
+    if isinstance(test, Remote) and isinstance(plain, Refusal):
+        return PlannedTest(assurance="rpc", line=plain.line, reason=printable(plain.reason, 400))
+    if isinstance(test, Refusal):
+        judged = not test.reason.startswith(("not Python", "the setup: "))
+        reason = printable(test.reason, 400)
+        return PlannedTest(assurance="in_sandbox" if judged else None, line=test.line, reason=reason)
+    return PlannedTest(assurance="value")
 
 
 def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:

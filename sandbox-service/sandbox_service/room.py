@@ -25,7 +25,17 @@ from sandbox_service.probes import broken_promises, probe
 from sandbox_service.run import Run
 from sandbox_service.settings import STRENGTH, SandboxSettings
 from shared.errors import RoomError, Unavailable
-from shared.wire import Capabilities, ExecuteJob, Execution, JudgeRequest, Limits, Probe, Verdict
+from shared.wire import (
+    Capabilities,
+    ExecuteJob,
+    Execution,
+    JudgeRequest,
+    Limits,
+    PlanReply,
+    PlanRequest,
+    Probe,
+    Verdict,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -164,6 +174,15 @@ class Room:
             if number % _PLANS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return plans
+
+    async def lint(self, request: PlanRequest) -> PlanReply:
+        """Say how tests would be judged; other requests get their turns in between."""
+        jobs = []
+        for number, job in enumerate(request.jobs):
+            jobs.append(self.judge_.lint(job))
+            if number % _PLANS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return PlanReply(jobs=jobs)
 
     async def judge(self, plan: Plan) -> Verdict:
         """Run one plan and judge it."""

@@ -31,6 +31,10 @@ from shared.wire import (
     JudgeReply,
     JudgeRequest,
     ModelCard,
+    PlanJob,
+    PlannedJob,
+    PlanReply,
+    PlanRequest,
     Program,
     TokenizeReply,
     TokenizeRequest,
@@ -249,6 +253,15 @@ class SandboxClient(_Client):
 
         return await self._batch(jobs, _judge_size, send)
 
+    async def plan(self, jobs: Sequence[PlanJob]) -> list[PlannedJob]:
+        """Return how the tests of jobs [N] would be judged, in their order. Nothing is run."""
+
+        async def send(part: list[PlanJob]) -> list[PlannedJob]:
+            body = _made(PlanRequest, jobs=part)
+            return await self._post("/v1/plan", body, PlanReply, lambda reply: reply.jobs, len(part))
+
+        return await self._batch(jobs, _plan_size, send)
+
     async def execute(self, jobs: Sequence[ExecuteJob]) -> list[Execution]:
         """Return executions [N] for jobs [N], in their order."""
 
@@ -284,6 +297,10 @@ def split(items: Sequence[Q], size: Callable[[Q], int], instances: int) -> list[
 
 def _states(reply: HiddenReply) -> list[tuple[Tensor, str]]:
     return list(zip(reply.hidden, reply.texts, strict=True))
+
+
+def _plan_size(job: PlanJob) -> int:
+    return sum(map(len, job.tests)) + len(job.setup)
 
 
 def _judge_size(job: JudgeJob) -> int:

@@ -88,6 +88,24 @@ def test_a_test_that_cannot_be_judged_is_refused_with_its_place(sandbox: httpx.C
     assert reply.json()["field"].startswith("jobs[1].")
 
 
+def test_a_data_sets_tests_are_linted_without_running_anything(sandbox: httpx.Client) -> None:
+    tests = [
+        "assert f(1) == 2",
+        "x = 1\nfor i in range(3):\n    assert f(i)",
+        "import os\nassert f(os.sep)",
+        "f(:",
+    ]
+    reply = sandbox.post("/v1/plan", json={"jobs": [{"tests": tests}, {"tests": tests[:2]}]})
+    assert reply.status_code == 200, reply.text
+    first, second = reply.json()["jobs"]
+    assert [test["assurance"] for test in first["tests"]] == ["value", "rpc", "in_sandbox", None]
+    assert (first["assurance"], second["assurance"]) == (None, "rpc")
+    assert [test["line"] for test in first["tests"]] == [0, 2, 1, 1]
+    assert "a statement of kind For" in first["tests"][1]["reason"]
+    assert "`os` is not available" in first["tests"][2]["reason"]
+    assert "not Python" in first["tests"][3]["reason"]
+
+
 def test_unknown_fields_are_refused(sandbox: httpx.Client) -> None:
     assert sandbox.post("/v1/judge", json={"jobs": [{**GOOD, "task": "x"}]}).status_code == 422
 
