@@ -135,8 +135,8 @@ class Judge:
         plain = split(tuple(job.tests), job.setup)
         found = [_planned(test, one) for test, one in zip(tests, plain, strict=True)]
         levels = [one.assurance for one in found if one.assurance is not None]
-        weakest: Assurance | None = min(levels, key=_rank) if len(levels) == len(found) else None
-        return PlannedJob(assurance=weakest, tests=found)
+        all_judged = len(levels) == len(found)
+        return PlannedJob(assurance=sorted(levels, key=_rank)[0] if all_judged else None, tests=found)
 
     def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Test, ...]:
         key = tests, setup
