@@ -66,12 +66,14 @@ def child(code: str, model: Path, limit_mb: int) -> tuple[str, str]:
     return done.stdout.strip(), done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_the_memory_does_not_hold_is_halved_until_it_does(model_dir: Path) -> None:
     out, log = child(DECODE, model_dir, 60)
     assert "out of memory, batch halved" in log
     assert out == '{"same": true, "count": 64}'
 
 
+@pytest.mark.slow
 def test_one_message_the_memory_does_not_hold_is_refused_with_the_way_out(model_dir: Path) -> None:
     code = DECODE.replace("Decoding(3, 0.9))\n    print", "Decoding(8000, 0.9))\n    print").replace(
         "limit(int", "rows = [Row(r.message, r.token_ids * 60, 1) for r in rows[:2]]\nlimit(int"
@@ -81,6 +83,7 @@ def test_one_message_the_memory_does_not_hold_is_refused_with_the_way_out(model_
     assert "does not hold a single message" in out and "lower max_new_tokens" in out
 
 
+@pytest.mark.slow
 def test_a_loss_the_memory_does_not_hold_takes_fewer_rows_a_pass(model_dir: Path) -> None:
     out, log = child(LOSS, model_dir, 80)
     assert "out of memory, fewer rows a pass" in log

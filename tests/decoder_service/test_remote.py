@@ -120,6 +120,7 @@ def _healthy(url: str, path: str = "/health") -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_transformers_serve_gives_the_programs_of_the_model_itself(
     serve: str, model_there: Path, api: str, remote: Connect
@@ -141,6 +142,7 @@ def test_transformers_serve_gives_the_programs_of_the_model_itself(
     assert there.prepare(MESSAGES) == here.prepare(MESSAGES)
 
 
+@pytest.mark.slow
 def test_the_whole_service_in_front_of_transformers_serve(
     serve: str, start: Callable[..., Any], model_there: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_the_whole_service_in_front_of_transformers_serve(
     assert vectors.status_code == 501 and "engine 'remote' takes text only" in vectors.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_wrong_model_name_is_told_in_the_servers_words(serve: str, remote: Connect) -> None:
     engine = remote(serve, "chat", model="somebody/else")
     found = engine.decode(rows_for(engine, ["f"]), GREEDY)[0]
@@ -246,6 +249,7 @@ def test_what_nobody_wants_is_not_sent(tgi: Any, remote: Connect) -> None:
 # --- nowhere else -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("api", ["tgi", "chat", "completions"])
 def test_only_the_given_url_hears_anything(
     tgi: Any, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, api: str
@@ -314,6 +318,7 @@ def test_the_servers_token_is_sent_from_its_file(tgi: Any, tmp_path: Path, remot
 # --- what cannot work --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_ends_the_process_with_the_way_out(
     run_to_its_end: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

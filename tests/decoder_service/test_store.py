@@ -146,6 +146,7 @@ def test_a_disk_that_fails_later_ends_the_keeping_and_not_the_service(tmp_path: 
     found.close()
 
 
+@pytest.mark.slow
 def test_the_service_answers_from_the_file_after_a_restart(
     start: Callable[..., Any], model_dir: Path, tmp_path: Path
 ) -> None:
