@@ -14,8 +14,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
-from sandbox_service import execute
+from sandbox_service import execute, run_code
 from sandbox_service.room import Room, Work, as_they_end, gather
+from sandbox_service.run_code import RunCode, RunCodeReply
 from sandbox_service.settings import SandboxSettings
 from shared.errors import RoomError
 from shared.problems import problem_response
@@ -75,7 +76,7 @@ def create_app(settings: SandboxSettings) -> FastAPI:
         works = [partial(room.judge, plan) for plan in plans]
         if _streams(request):
             return await _stream(room, works, "verdict")
-        with room.admission.admit(len(works)):
+        with room.admission.admit(sum(plan.runs for plan in plans)):
             verdicts = await cancelled_by_disconnect(request, gather(works))
         return _json(JudgeReply(verdicts=verdicts))
 
@@ -96,6 +97,15 @@ def create_app(settings: SandboxSettings) -> FastAPI:
     async def plan(request: Request, wanted: PlanRequest) -> PlanReply:
         """Say of each test how it would be judged, and where and why not at `value`. Nothing is run."""
         return await cancelled_by_disconnect(request, room.lint(wanted))
+
+    @app.post("/run_code", tags=["other clients"])
+    async def run_code_(request: Request, wanted: RunCode) -> RunCodeReply:
+        """Run a program as SandboxFusion's clients ask for it. What it prints is its own word: no verdict."""
+        room.ensure_ready()
+        run = run_code.plan(wanted)
+        with room.admission.admit(1):
+            (ended,) = await cancelled_by_disconnect(request, gather([partial(room.run, run)]))
+        return run_code.reply(ended)
 
     @app.get("/v1/capabilities", tags=["sandbox"])
     async def capabilities() -> Capabilities:

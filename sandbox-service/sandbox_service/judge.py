@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sandbox_service import scripts
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
+from sandbox_service.lint import planned
 from sandbox_service.pool import Pool, no_talk
 from sandbox_service.rpc_link import Talk, Workers
 from sandbox_service.rpc_plan import NotRemote, Remote, remote
@@ -27,11 +29,11 @@ from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
 from shared.wire import (
     Assurance,
+    InputOutput,
     JudgeJob,
     Outcome,
     PlanJob,
     PlannedJob,
-    PlannedTest,
     TestResult,
     Usage,
     Verdict,
@@ -76,6 +78,12 @@ class Plan:
 
     tests: tuple[Test, ...]
     run: Run
+    io: tuple[InputOutput, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How many runs of the program it takes."""
+        return len(self.io) + bool(self.tests)
 
     @property
     def remote(self) -> tuple[Remote, ...]:
@@ -106,6 +114,8 @@ class Judge:
 
         raises  InvalidRequest naming each test below `min_assurance`, its line, the reason and the way out
         """
+        if not job.tests:
+            return Plan((), Run(job.program, job.setup, (), job.limits), tuple(job.io))
         tests = self._taken_apart(tuple(job.tests), job.setup)
         refused = [(i, test) for i, test in enumerate(tests) if isinstance(test, Refusal)]
         broken = [(i, test) for i, test in refused if test.reason.startswith(("not Python", "the setup: "))]
@@ -127,16 +137,11 @@ class Judge:
                 hint="let at least one test call what is to be judged",
             )
         run = Run(job.program, job.setup, calls, job.limits, beside=beside, serves=bool(remote))
-        return Plan(tests, run)
+        return Plan(tests, run, tuple(job.io))
 
     def lint(self, job: PlanJob) -> PlannedJob:
         """Say how a task's tests would be judged. Never raises: what cannot be judged is an answer too."""
-        tests = self._taken_apart(tuple(job.tests), job.setup)
-        plain = split(tuple(job.tests), job.setup)
-        found = [_planned(test, one) for test, one in zip(tests, plain, strict=True)]
-        levels = [one.assurance for one in found if one.assurance is not None]
-        all_judged = len(levels) == len(found)
-        return PlannedJob(assurance=sorted(levels, key=_rank)[0] if all_judged else None, tests=found)
+        return planned(self._taken_apart(tuple(job.tests), job.setup))
 
     def _taken_apart(self, tests: tuple[str, ...], setup: str) -> tuple[Test, ...]:
         key = tests, setup
@@ -163,13 +168,18 @@ class Judge:
             talks.append(Talk(self.workers, plan.remote, plan.run.limits))
             return talks[-1]
 
-        try:
-            ended = await pool.run(plan.run, talk if plan.run.serves else no_talk)
-            remote = await talks[-1].finished() if talks else []
-        finally:
-            for one in talks:
-                one.cancel()
-        return await self.verdict(plan, ended, pool.jail.name, remote)
+        parts = []
+        if plan.tests:
+            try:
+                ended = await pool.run(plan.run, talk if plan.run.serves else no_talk)
+                remote = await talks[-1].finished() if talks else []
+            finally:
+                for one in talks:
+                    one.cancel()
+            parts.append(await self.verdict(plan, ended, pool.jail.name, remote))
+        if plan.io:
+            parts.append(await scripts.judge(plan.run, plan.io, pool))
+        return parts[0] if len(parts) == 1 else scripts.joined(parts)
 
     async def verdict(
         self, plan: Plan, ended: Ended, jail: str, remote: Sequence[tuple[Finding, float]] = ()
@@ -224,25 +234,10 @@ def _asked(test: Split | Refusal, setup: str) -> Test:
     if isinstance(test, Split) or test.reason.startswith(("not Python", "the setup: ")):
         return test
     try:
-        return remote(test.source, setup)
+        return replace(remote(test.source, setup), line=test.line, reason=test.reason)
     except NotRemote as why:
         reason = f"{test.reason}; nor can it run in the judge: line {why.line}: {why}"
         return Refusal(test.source, test.line, reason)
-
-
-def _rank(assurance: Assurance) -> int:
-    return _STRENGTH[assurance]
-
-
-def _planned(test: Test, plain: Split | Refusal) -> PlannedTest:
-    """Say what level a test reaches, and why it is not `value`."""
-    if isinstance(test, Remote) and isinstance(plain, Refusal):
-        return PlannedTest(assurance="rpc", line=plain.line, reason=printable(plain.reason, 400))
-    if isinstance(test, Refusal):
-        judged = not test.reason.startswith(("not Python", "the setup: "))
-        reason = printable(test.reason, 400)
-        return PlannedTest(assurance="in_sandbox" if judged else None, line=test.line, reason=reason)
-    return PlannedTest(assurance="value")
 
 
 def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:

@@ -79,14 +79,16 @@ class Lane:
         is told when a run that `serves` can be asked, and what it says.
         """
         self.runs += 1
-        body = marshal.dumps((run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result), 2)
+        work = (run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result, run.stdin, run.files)
+        body = marshal.dumps(work, 2)
         limits = run.limits
         self._nonce = secrets.token_bytes(16)
         header = frames.HEAD.pack(frames.REQUEST, self._nonce, len(body)) + frames.LIMITS.pack(
             limits.cpu_s, limits.wall_s, limits.memory_mb << 20, limits.output_kb << 10,
             limits.file_mb << 20, limits.processes, run.serves,
         )  # fmt: skip
-        self._collected = Collected(len(run.calls) + len(run.beside) + (run.result is not None), run.serves)
+        expected = len(run.calls) + len(run.beside) + (run.result is not None)
+        self._collected = Collected(expected, run.serves, run.stdin is not None)
         self._talk, self._talking = talk, False
         self._done = done
         self._overdue = self._loop.call_later(limits.wall_s + _GRACE_S, self._break, "it did not end in time")

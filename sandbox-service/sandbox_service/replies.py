@@ -56,8 +56,8 @@ class Frames:
 class Collected:
     """What one run has sent so far."""
 
-    def __init__(self, expected: int, serves: bool = False) -> None:
-        self.expected, self.serves = expected, serves
+    def __init__(self, expected: int, serves: bool = False, script: bool = False) -> None:
+        self.expected, self.serves, self.script = expected, serves, script
         self.said: list[tuple[bytes, bytes]] = []  # to a test, after the expected answers
         self.counted = 0
         self.released = not serves  # whether the test is over, so that the program may end
@@ -69,10 +69,11 @@ class Collected:
         self._buffer = bytearray()
 
     def output(self, kind: bytes, data: bytes) -> None:
-        """Keep the tail of a stream."""
+        """Keep the tail of a stream, of a script's all: the zygote holds it to the output limit."""
         tail = self.stdout if kind == frames.STDOUT else self.stderr
         tail += data
-        del tail[: max(0, len(tail) - TAIL)]
+        if not self.script:
+            del tail[: max(0, len(tail) - TAIL)]
 
     def answer_bytes(self, data: bytes) -> None:
         """Take a piece of the answer stream; after a fault it is not read on."""
@@ -136,8 +137,11 @@ class Collected:
             cpu_ms=cpu_ms,
             wall_ms=wall_ms,
             memory_mb=peak_kb / 1024 if peak_kb else None,
-            stdout_tail=self.stdout.decode("utf-8", "replace"),
-            stderr_tail=self.stderr.decode("utf-8", "replace"),
+            stdout_tail=self.stdout[-TAIL:].decode("utf-8", "replace"),
+            stderr_tail=self.stderr[-TAIL:].decode("utf-8", "replace"),
+            status=os.waitstatus_to_exitcode(status) if self.script and os.WIFEXITED(status) else None,
+            stdout=bytes(self.stdout) if self.script else b"",
+            stderr=bytes(self.stderr) if self.script else b"",
             starved=reason == frames.WALL and _was_starved(cpu_ms, wall_ms, waited_ms),
         )
 
@@ -163,6 +167,8 @@ class Collected:
             return kinds.get(self.loaded or b"", "load_error"), self.load_text
         if self.malformed:
             return "crashed", self.malformed
+        if self.script and os.WIFEXITED(status):
+            return "answered", ""
         if self.loaded and len(self.answers) == self.expected and self.released:
             return "answered", ""
         if os.WIFSIGNALED(status):

@@ -22,7 +22,7 @@ from sandbox_service.jails.uids import Uids
 from sandbox_service.judge import Judge, Plan
 from sandbox_service.pool import Pool
 from sandbox_service.probes import broken_promises, probe
-from sandbox_service.run import Run
+from sandbox_service.run import Ended, Run
 from sandbox_service.settings import STRENGTH, SandboxSettings
 from shared.errors import RoomError, Unavailable
 from shared.wire import (
@@ -190,6 +190,10 @@ class Room:
         verdict = await self.judge_.judge(plan, pool)
         self.outcomes.labels("judge", verdict.outcome).inc()
         return verdict
+
+    async def run(self, run: Run) -> Ended:
+        """Run one program and say how it ended."""
+        return await self._ready_pool().run(run)
 
     async def execute(self, job: ExecuteJob, run: Run) -> Execution:
         """Run one program and bring its variable back."""

@@ -40,6 +40,8 @@ class Remote:
     names    what it takes from the program: functions, classes, values
     errors   the program's exception classes that it only expects
     collect  it only defines tests (`test_*`, `unittest.TestCase`): what it defines is to be run
+    line     where it cannot be taken apart
+    reason   why
     """
 
     source: str
@@ -47,6 +49,8 @@ class Remote:
     names: tuple[str, ...]
     errors: tuple[str, ...]
     collect: bool
+    line: int = 0
+    reason: str = ""
 
 
 class NotRemote(Exception):

@@ -30,7 +30,8 @@ class Run:
     Python expression, evaluated afterwards in that namespace, in order, and answered by one value. `beside`
     holds test statements that run there too (assurance `in_sandbox`), one answer each, after the calls; it is
     filled only when that was asked for. `result` names a variable to bring back as the last answer. `serves`:
-    after all that it answers what a test in the judge asks. No expected value travels otherwise.
+    after all that it answers what a test in the judge asks. With `stdin` it runs as a script that reads it,
+    `files` (name, content) beside it, and has no answers. No expected value travels otherwise.
     """
 
     program: str
@@ -40,6 +41,8 @@ class Run:
     result: str | None = None
     beside: tuple[str, ...] = ()
     serves: bool = False
+    stdin: str | None = None
+    files: tuple[tuple[str, bytes], ...] = ()
 
 
 class Conversation(Protocol):
@@ -78,7 +81,8 @@ class Ended:
 
     `how` is `answered` only when every answer is there (values or exceptions). `detail` is in words.
     Times in milliseconds, `memory_mb` the peak resident size where the jail can tell it. `starved`: it ran
-    into its wall time because others had the processors.
+    into its wall time because others had the processors. For a script: `status`, its exit status (None if it
+    did not exit by itself), and all it wrote to `stdout` and `stderr`.
     """
 
     how: How
@@ -90,3 +94,6 @@ class Ended:
     stdout_tail: str
     stderr_tail: str
     starved: bool = False
+    status: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""

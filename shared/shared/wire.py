@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_BATCH = 1000
 MAX_TEXT = 200_000
+MAX_STREAM = 4_000_000  # characters a script may read, or has to print
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Stream = Annotated[str, StringConstraints(max_length=MAX_STREAM)]
 
 
 class Wire(BaseModel):
@@ -104,13 +106,34 @@ class Limits(Wire):
     processes: int = Field(16, ge=1, le=256, description="processes and threads at a time")
 
 
+class InputOutput(Wire):
+    """One test of a whole program: what it reads, and what it has to print. Compared line by line, without
+    the spaces at the lines' ends and the empty lines at the text's."""
+
+    stdin: Stream = ""
+    stdout: Stream
+
+
 class JudgeJob(Wire):
-    """One program and the tests it has to pass. The program's process never sees an expected value."""
+    """One program and the tests it has to pass. The program's process never sees an expected value.
+
+    tests  Python statements over what the program defines; all of them in one run of it
+    io     the program as a script, once for each: its results follow those of `tests`
+    """
 
     program: Text
-    tests: list[Text] = Field(min_length=1, max_length=1000, description="Python statements, e.g. asserts")
+    tests: list[Text] = Field([], max_length=1000, description="Python statements, e.g. asserts")
+    io: list[InputOutput] = Field([], max_length=1000, description="what a script reads and has to print")
     setup: Text = Field("", description="code the tests need, run before the program (imports, classes)")
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _is_tested(self) -> JudgeJob:
+        if not self.tests and not self.io:
+            raise ValueError(
+                "a job needs at least one test: `tests` has statements, `io` has stdin and stdout"
+            )
+        return self
 
 
 class JudgeRequest(Wire):

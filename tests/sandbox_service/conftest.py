@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
+from sandbox_service.app import create_app
 from sandbox_service.jails.bwrap import Bwrap
 from sandbox_service.jails.gvisor import GVisor
 from sandbox_service.jails.jail import Jail, JailMissing
@@ -15,6 +19,7 @@ from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
 from sandbox_service.pool import Pool
 from sandbox_service.run import Ended, Run
+from sandbox_service.settings import SandboxSettings
 from shared.wire import Limits
 
 JAILS = ["bwrap", "process", pytest.param("gvisor", marks=[pytest.mark.slow, pytest.mark.gvisor])]
@@ -79,3 +84,18 @@ def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
     made = Cell(make_jail(request.param))
     yield made
     made.close()
+
+
+def wait_ready(client: httpx.Client) -> None:
+    end = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def sandbox(live_module: Callable[[FastAPI], str]) -> Any:
+    url = live_module(create_app(SandboxSettings(lanes=2, spares=1, queue_limit=100)))
+    with httpx.Client(base_url=url, timeout=120) as client:
+        wait_ready(client)
+        yield client

@@ -5,32 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-
-from sandbox_service.app import create_app
-from sandbox_service.settings import SandboxSettings
 
 GOOD = {"program": "def f(x):\n    return x + 1", "tests": ["assert f(1) == 2", "assert f(5) == 6"]}
-
-
-def wait_ready(client: httpx.Client) -> None:
-    end = time.monotonic() + 60
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def sandbox(live_module: Callable[[FastAPI], str]) -> Any:
-    url = live_module(create_app(SandboxSettings(lanes=2, spares=1, queue_limit=100)))
-    with httpx.Client(base_url=url, timeout=120) as client:
-        wait_ready(client)
-        yield client
 
 
 def judge(client: httpx.Client, *jobs: dict[str, Any], **more: Any) -> list[dict[str, Any]]:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found] # what `signal` wraps, without its enums: they cost pages
 import itertools
 import marshal
-import math
 import os
-import resource
 import signal
 import struct
 import sys
@@ -23,14 +21,13 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandbox_service.inside import codec, frames, harden, serve
+from sandbox_service.inside import codec, frames, harden, limits, script, serve
 
 # limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, answers a test, body length
 HEADER = struct.Struct("!dQQI?I")
 MESSAGE_MAX = 1000
 NAME = "program"
 OWN = "{uid}"  # in the path of `home`: each child has one of its own
-_DESCRIPTORS = 128  # what `measure` limits the zygote to
 _UNBLOCK, _SIGCHLD = int(signal.SIG_UNBLOCK), (int(signal.SIGCHLD),)
 
 
@@ -67,6 +64,8 @@ class Work(NamedTuple):
 
     setup    executed before the program
     calls    expressions to evaluate, in order; then the tests `beside`, executed; then `result`, if any
+    stdin    run the program as a script that reads this, and answer nothing; None for all else
+    files    (name, content) to be there before it runs
     """
 
     program: str
@@ -74,6 +73,11 @@ class Work(NamedTuple):
     calls: tuple[str, ...]
     beside: tuple[str, ...]
     result: str | None
+    stdin: str | None = None
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+STDIN = Work._fields.index("stdin")
 
 
 def prepare(home: str) -> None:
@@ -98,16 +102,22 @@ def run(pipes: Pipes, confined: Confined) -> None:
     work = marshal.loads(frames.read_exactly(3, length))
     if not serves:
         os.close(3)
-    _limit(cpu_s, memory, file_bytes, processes + counted)
+    if work[STDIN] is not None:
+        script.prepare(Work(*work))
+    limits.limit(cpu_s, memory, file_bytes, processes + counted)
     if lonely:
         harden.filter_system_calls(lonely)
-    answer(answers, work, serves)
+    code = 0
+    if work[STDIN] is None:
+        answer(answers, work, serves)
+    else:
+        code = script.run(answers, Work(*work), _report)
     for name in ("stdout", "stderr"):
         try:  # noqa: SIM105 - a context manager is a page or two more to copy
             getattr(sys, name).flush()
         except BaseException:  # noqa: BLE001 - the candidate may have put anything there
             pass
-    os._exit(0)
+    os._exit(code)
 
 
 def _leave(uid: int | None, home: str, parent: int, ruleset: int | None) -> None:
@@ -135,59 +145,8 @@ def _settle(pipes: Pipes) -> int:
     request = os.dup(pipes.request)
     os.dup2(request, 3, inheritable=False)
     os.dup2(answers, 4, inheritable=False)
-    os.closerange(5, _DESCRIPTORS)
+    os.closerange(5, limits.DESCRIPTORS)
     return 4
-
-
-def _limit(cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
-    """Set every limit hard, so that the candidate cannot set it back. Memory is on top of the interpreter."""
-    for which, value in (
-        (resource.RLIMIT_CPU, max(1, math.ceil(cpu_s))),
-        (resource.RLIMIT_AS, memory + _baseline),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (_NPROC, processes),
-    ):
-        if which is not None:
-            value = min(value, _most[which])
-            resource.setrlimit(which, (value, value))
-
-
-_NPROC = getattr(resource, "RLIMIT_NPROC", None)
-_LOCKED = 64 << 10  # bytes; with 0, gVisor cannot patch system calls into jumps and traps each of them
-_FIXED = {
-    "RLIMIT_NOFILE": _DESCRIPTORS, "RLIMIT_CORE": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": _LOCKED,
-    "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0,
-}  # fmt: skip
-_baseline = 0
-_most: dict[int, int] = {}
-
-
-def measure() -> None:
-    """Note how much address space the interpreter has, and set the limits that are the same for every run.
-
-    Called once, by the zygote, when it is warm; every child inherits what is set here.
-    """
-    global _baseline
-    try:
-        with open("/proc/self/statm") as file:  # noqa: PTH123
-            _baseline = int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:  # no /proc on this system: leave room for an interpreter
-        _baseline = 1 << 28
-    for name, value in _FIXED.items():
-        which = getattr(resource, name, None)
-        if which is not None:
-            value = min(value, _hard(which))
-            if resource.getrlimit(which) != (value, value):  # gVisor lets some be set from outside only
-                resource.setrlimit(which, (value, value))
-    for which in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, _NPROC):
-        if which is not None:
-            _most[which] = _hard(which)
-
-
-def _hard(which: int) -> int:
-    """Return a limit as a number that can be compared."""
-    most = resource.getrlimit(which)[1]
-    return (1 << 63) - 1 if most == resource.RLIM_INFINITY else most
 
 
 _PROGRAM = """
@@ -237,7 +196,7 @@ def answer(
         write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)) + payload)
         last = now
 
-    program, setup, calls, beside, result = work
+    program, setup, calls, beside, result, _, _ = work
     module = types.ModuleType(NAME)
     sys.modules[NAME] = sys.modules["__main__"] = module
     space = module.__dict__
@@ -284,6 +243,12 @@ def _load(setup: str, program: str, space: dict[str, Any]) -> None:
     exec(compile(program, "<program>", "exec", dont_inherit=True), space)
     if again:
         exec(prepared, space)
+
+
+def _report(fd: int, error: BaseException) -> None:
+    """Say what ended a script before its end."""
+    payload = _describe(error, located=True)
+    frames.write_whole(fd, frames.ANSWER.pack(frames.LOAD, _kind(error), 0.0, len(payload)) + payload)
 
 
 def _kind(error: BaseException) -> bytes:

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from sandbox_service.inside import candidate, feed, frames, harden, meter, nursery, sweep
+from sandbox_service.inside import candidate, feed, frames, harden, limits, meter, nursery, sweep
 
 # What programs of a page use. The rest is imported when it is wanted: each module loaded here makes every
 # fork dearer, for its pages are mapped and unmapped with each child.
@@ -198,7 +198,7 @@ def main() -> None:
     sys.argv[:] = [""]
     candidate.prepare(str(setup["home"]))
     candidate.rehearse()
-    candidate.measure()
+    limits.measure()
     gc.collect()
     gc.freeze()
     Zygote(requests, replies, setup).serve()
