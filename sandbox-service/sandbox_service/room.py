@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from sandbox_service import execute
 from sandbox_service.admission import Admission
 from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.docker import Docker
 from sandbox_service.jails.gvisor import GVisor
 from sandbox_service.jails.jail import Jail, JailMissing
 from sandbox_service.jails.process import Process
@@ -101,7 +100,7 @@ class Room:
                 await pool.start()
                 probes = await probe(pool)
                 broken = await asyncio.to_thread(broken_promises, jail.name, probes)
-                python = await asyncio.to_thread(_version, jail)
+                python = await asyncio.to_thread(jail.version)
             except (RoomError, OSError) as error:
                 reasons.append(f"{jail.name}: {error}")
                 await pool.close()
@@ -208,10 +207,19 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
     uids = Uids(settings.uid_base, settings.lanes + settings.spares, settings.recycle_runs)
     makers: dict[str, Callable[..., Jail]] = {
         "gvisor": partial(GVisor, old=settings.jail == "gvisor"),
+        "docker": partial(
+            Docker,
+            host=settings.docker_host,
+            image=settings.docker_image,
+            runtime=settings.docker_runtime,
+            memory_mb=settings.docker_memory_mb,
+        ),
         "bwrap": Bwrap,
         "process": Process,
     }
     wanted = list(makers) if settings.jail == "auto" else [settings.jail]
+    if settings.jail == "auto" and not settings.docker_host:
+        wanted.remove("docker")
     found: list[Jail] = []
     reasons = []
     for name in wanted:
@@ -234,14 +242,6 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
             + " or ".join(STRENGTH[: STRENGTH.index(settings.min_isolation)] or ("(nothing is weaker)",)),
         )
     return found
-
-
-def _version(jail: Jail) -> str:
-    if str(jail.python) == sys.executable:
-        return sys.version.split()[0]
-    command = [str(jail.python), "-I", "-S", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.split()[-1]
 
 
 async def gather(works: Sequence[Work[T]]) -> list[T]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings import ServiceSettings
 
 # Weakest first. A jail's name says which it is: `process` gives each run a uid of its own, which needs
 # root; `process-same-uid` cannot, but has seccomp and Landlock; `rlimits` has neither (macOS).
-Isolation = Literal["rlimits", "process-same-uid", "process", "bwrap", "gvisor"]
-STRENGTH: tuple[Isolation, ...] = ("rlimits", "process-same-uid", "process", "bwrap", "gvisor")
+# `docker` is a container by runc, `docker-gvisor` one by runsc.
+Isolation = Literal["rlimits", "process-same-uid", "process", "bwrap", "docker", "docker-gvisor", "gvisor"]
+STRENGTH: tuple[Isolation, ...] = get_args(Isolation)
 
 
 def _processors() -> int:
@@ -30,7 +31,7 @@ class SandboxSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="SANDBOX_", frozen=True, env_ignore_empty=True)
 
     port: int = Field(8002, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
-    jail: Literal["auto", "gvisor", "bwrap", "process"] = Field(
+    jail: Literal["auto", "gvisor", "docker", "bwrap", "process"] = Field(
         "auto", description="auto: the strongest that holds against its own probes on this machine"
     )
     min_isolation: Isolation = Field(
@@ -46,3 +47,13 @@ class SandboxSettings(ServiceSettings):
         None, description="interpreter of the jails; unset: /usr/bin/pythonX.Y of this version, else this one"
     )
     uid_base: int = Field(20_000, ge=1000, le=50_000, description="first uid of runs, where root gives them")
+    docker_host: str | None = Field(
+        None,
+        validation_alias=AliasChoices("SANDBOX_DOCKER_HOST", "DOCKER_HOST", "docker_host"),
+        description="engine of the docker jail; whoever holds an engine is root on its machine",
+    )
+    docker_image: str = Field("python:3.11-slim", min_length=1, description="image of the docker jail")
+    docker_runtime: Literal["runsc", "runc"] = Field("runsc", description="runtime of the docker jail")
+    docker_memory_mb: int = Field(
+        4096, ge=512, le=65_536, description="memory of a lane's container, behind each run's own limit"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 
 from sandbox_service.app import create_app
 from sandbox_service.jails.bwrap import Bwrap
+from sandbox_service.jails.docker import Docker
 from sandbox_service.jails.gvisor import GVisor
 from sandbox_service.jails.jail import Jail, JailMissing
 from sandbox_service.jails.process import Process
@@ -22,14 +24,35 @@ from sandbox_service.run import Ended, Run
 from sandbox_service.settings import SandboxSettings
 from shared.wire import Limits
 
-JAILS = ["bwrap", "process", pytest.param("gvisor", marks=[pytest.mark.slow, pytest.mark.gvisor])]
+JAILS = [
+    "bwrap",
+    "process",
+    pytest.param("gvisor", marks=[pytest.mark.slow, pytest.mark.gvisor]),
+    pytest.param("docker", marks=[pytest.mark.slow, pytest.mark.docker]),
+    pytest.param("docker-gvisor", marks=[pytest.mark.slow, pytest.mark.docker, pytest.mark.gvisor]),
+]
 SMALL = Limits(cpu_s=1, wall_s=4, memory_mb=128, output_kb=64, file_mb=1, processes=8)
+
+
+def docker_jail(uids: Uids, runtime: str) -> Docker:
+    """Make the Docker jail with the engine and the image that the environment names."""
+    given = SandboxSettings()
+    return Docker(uids, host=given.docker_host, image=given.docker_image, runtime=runtime, memory_mb=2048)
+
+
+MAKERS: dict[str, Callable[[Uids], Jail]] = {
+    "gvisor": GVisor,
+    "docker": partial(docker_jail, runtime="runc"),
+    "docker-gvisor": partial(docker_jail, runtime="runsc"),
+    "bwrap": Bwrap,
+    "process": Process,
+}
 
 
 def make_jail(name: str) -> Jail:
     """Make a jail, or skip the test with what this machine is missing."""
     try:
-        return {"gvisor": GVisor, "bwrap": Bwrap, "process": Process}[name](Uids(20_000, 4, 1000))
+        return MAKERS[name](Uids(20_000, 4, 1000))
     except JailMissing as error:
         pytest.skip(f"no {name} jail here: {error}")
 

@@ -23,6 +23,7 @@ from sandbox_service.jails.jail import (
     JailMissing,
     Start,
     interpreter,
+    version_of,
     zygote_code,
 )
 from sandbox_service.jails.kernel import namespaces_hint
@@ -116,6 +117,9 @@ class Bwrap:
         for variable, value in {**ENVIRONMENT, **BIND_NOW}.items():
             command += ["--setenv", variable, value]
         return command
+
+    def version(self) -> str:
+        return version_of(self.python)
 
     def start(self, lane: int) -> Start:
         argv = [*self._command(), "--", str(self.python), "-s", "-S", "-c", zygote_code(_ROOM)]

@@ -26,6 +26,7 @@ from sandbox_service.jails.jail import (
     JailMissing,
     Start,
     interpreter,
+    version_of,
     zygote_code,
 )
 from sandbox_service.jails.kernel import namespaces_hint
@@ -45,7 +46,7 @@ MEMORY = {
     "MALLOC_ARENA_MAX": "1",
 }
 # gVisor refuses to set these from inside; the zygote finds them as it wants them.
-_RLIMITS = {"RLIMIT_MSGQUEUE": 0, "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0}
+RLIMITS = {"RLIMIT_MSGQUEUE": 0, "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0}
 # gVisor counts a process for the uid that it was forked with: a run's first one is the zygote's.
 UNCOUNTED = -1
 CLOSE_PROC = "import os; os.chmod('/proc', 0o700); "
@@ -162,7 +163,7 @@ class GVisor:
                 "env": [f"{name}={value}" for name, value in environment.items()],
                 "cwd": "/tmp",
                 "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
-                "rlimits": [{"type": name, "hard": value, "soft": value} for name, value in _RLIMITS.items()],
+                "rlimits": [{"type": name, "hard": value, "soft": value} for name, value in RLIMITS.items()],
                 "noNewPrivileges": True,
             },
             "root": {"path": str(root), "readonly": True},
@@ -170,6 +171,9 @@ class GVisor:
             "mounts": mounts,
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
         }
+
+    def version(self) -> str:
+        return version_of(self.python)
 
     def start(self, lane: int) -> Start:
         name = f"lane-{lane}"

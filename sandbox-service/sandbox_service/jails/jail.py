@@ -20,6 +20,9 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"
 # Symbols are looked up once, by the zygote, and not by each child; the zygote forgets this variable.
 BIND_NOW = {"LD_BIND_NOW": "1"}
 
+# Executed by a Python: it fails where one is too old, or lacks what distributions split off.
+CHECK = "import sys, decimal, json, pprint, statistics, unicodedata; assert sys.version_info >= (3, 10)"
+
 # The zygote's environment is the candidate's too (/proc/self/environ): it is built from nothing.
 # Hash seed 0, so that the order of a set of strings, and with it a verdict, is the same in every lane.
 _START = "import sys; sys.path.insert(0, {root!r}); from sandbox_service.inside import zygote; zygote.main()"
@@ -45,6 +48,10 @@ class Jail(Protocol):
     layers: tuple[str, ...]
     weaknesses: tuple[str, ...]
     python: Path
+
+    def version(self) -> str:
+        """Return the version of the Python that runs have, as 3.11.7. May block for milliseconds."""
+        ...
 
     def start(self, lane: int) -> Start:
         """Say how to start the zygote of a lane; called again after each death."""
@@ -93,11 +100,19 @@ def interpreter(wanted: Path | None = None) -> Path:
 
 def usable(python: Path) -> bool:
     """Whether programs can be run with it: new enough, and with what distributions split off there."""
-    check = "import sys, decimal, json, pprint, statistics, unicodedata; sys.exit(sys.version_info < (3, 10))"
     try:
         done = subprocess.run(
-            [str(python), "-I", "-S", "-c", check], check=False, env={}, capture_output=True, timeout=30
+            [str(python), "-I", "-S", "-c", CHECK], check=False, env={}, capture_output=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def version_of(python: Path) -> str:
+    """Return the version of an interpreter of this machine."""
+    if str(python) == sys.executable:
+        return sys.version.split()[0]
+    command = [str(python), "-I", "-S", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]

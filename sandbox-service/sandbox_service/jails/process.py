@@ -29,6 +29,7 @@ from sandbox_service.jails.jail import (
     Start,
     interpreter,
     usable,
+    version_of,
     zygote_code,
 )
 from sandbox_service.jails.uids import Uids
@@ -77,6 +78,9 @@ class Process:
         if not self.filtered:
             found += ["no seccomp: the network is open"]
         return tuple(found)
+
+    def version(self) -> str:
+        return version_of(self.python)
 
     def start(self, lane: int) -> Start:
         folder = self.folder / f"lane-{lane}"
