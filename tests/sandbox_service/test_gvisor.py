@@ -141,6 +141,12 @@ def test_a_living_service_is_not_swept(jail: GVisor, cell_in: Any) -> None:
     assert cell.pool.counts.deaths == 0
 
 
+def test_two_services_share_a_machine(jail: GVisor, cell_in: Any) -> None:
+    first, second = cell_in(jail), cell_in(GVisor(Uids(30_000, 4, 1000)))
+    first.is_honest()
+    second.is_honest()
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gvisor.Life, "ROOT", tmp_path)
     (tmp_path / f"sandbox-gvisor-{os.geteuid()}").mkdir(mode=0o777)

@@ -117,7 +117,8 @@ class GVisor:
 
     def _command(self, name: str) -> list[str]:
         folder = self._life.folder
-        return [*self._runsc, f"--root={folder}/state", "run", f"--bundle={folder}/{name}", name]
+        bundle = f"--bundle={folder}/{name}"
+        return [*self._runsc, f"--root={folder}/state", "run", bundle, _identifier(folder, name)]
 
     def _write(self, name: str, argv: list[str]) -> None:
         """Write a bundle: the root file system that all share, and the container's configuration."""
@@ -205,10 +206,16 @@ class GVisor:
             self._delete(folder, bundle.parent.name)
 
     def _delete(self, folder: Path, name: str) -> None:
-        if not any((folder / "state").glob(f"*{name}*")):
+        identifier = _identifier(folder, name)
+        if not any((folder / "state").glob(f"*{identifier}*")):
             return
-        command = [*self._runsc, f"--root={folder}/state", "delete", "--force", name]
+        command = [*self._runsc, f"--root={folder}/state", "delete", "--force", identifier]
         subprocess.run(command, capture_output=True, timeout=_DELETE_S, env={}, check=False)
+
+
+def _identifier(folder: Path, name: str) -> str:
+    """A container's identifier: runsc wants one that no other on this machine has, whatever its folder."""
+    return f"{folder.name}-{name}"
 
 
 def _platform(program: str) -> str:
