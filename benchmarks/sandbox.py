@@ -1,6 +1,8 @@
-"""Verdicts per second: the sandbox over HTTP against a fresh bwrap-jailed python per verdict.
+"""Verdicts per second: the sandbox over HTTP against a fresh jailed python per verdict, by the same jail.
 
     python benchmarks/sandbox.py --data ../shared/data --clients 8 --batch 64
+    python benchmarks/sandbox.py --jail gvisor --jobs 200
+    SANDBOX_DOCKER_HOST=unix:///var/run/docker.sock python benchmarks/sandbox.py --jail docker --jobs 200
 
 Both ways judge the same MBPP references with the same limits on the same number of lanes, in turns, in one
 run on one machine: read the ratio, not the rates. The cold way is the plain one (program and asserts in one
@@ -18,8 +20,6 @@ import http.client
 import json
 import os
 import queue
-import resource
-import shutil
 import signal
 import socket
 import statistics
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from cold import Cold, cold_way
 
 REPO = Path(__file__).resolve().parent.parent
 ROOMS = ("shared", "sandbox-service")
@@ -105,7 +106,7 @@ def service(lanes: int, jail: str, python: Path) -> Iterator[str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(REPO / room) for room in ROOMS),
         **{"SANDBOX_PORT": str(port), "SANDBOX_LANES": str(lanes), "SANDBOX_JAIL": jail},
-        "SANDBOX_PYTHON": str(python),
+        **({} if jail == "docker" else {"SANDBOX_PYTHON": str(python)}),  # an image has its own
         "SANDBOX_LOG_LEVEL": "warning",
     }
     process = subprocess.Popen([sys.executable, "-m", "sandbox_service"], env=environment)
@@ -148,73 +149,27 @@ def warm(url: str, jobs: list[dict[str, Any]], clients: int, batch: int) -> Meas
     return spread(batches, clients, post)
 
 
-def jailed_python(python: Path) -> list[str]:
-    """Return the command of a fresh jail with a fresh interpreter."""
-    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
-    for path in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
-        if path.is_symlink():
-            command += ["--symlink", str(path.readlink()), str(path)]
-        elif path.exists():
-            command += ["--ro-bind", str(path), str(path)]
-    prefix = python.parent.parent
-    if not prefix.is_relative_to("/usr"):
-        command += ["--ro-bind", str(prefix), str(prefix)]
-    command += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--size",
-        str(64 << 20),
-        "--tmpfs",
-        "/tmp",
-        "--chdir",
-        "/tmp",
-    ]
-    return [*command, str(python), "-I", "-S", "-"]
-
-
 def default_python() -> Path:
     """Return the interpreter the sandbox takes when it is not told: the system's of this version, or ours."""
     system = Path("/usr/bin/python{}.{}".format(*sys.version_info))
     return system if system.exists() else Path(getattr(sys, "_base_executable", sys.executable))
 
 
-def limit() -> None:
-    """Set the same limits the sandbox sets, in the child before bwrap."""
-    for which, value in (
-        (resource.RLIMIT_CPU, int(LIMITS["cpu_s"])),
-        (resource.RLIMIT_AS, int(LIMITS["memory_mb"]) << 20),
-        (resource.RLIMIT_FSIZE, int(LIMITS["file_mb"]) << 20),
-        (resource.RLIMIT_NOFILE, 128),
-        (resource.RLIMIT_NPROC, int(LIMITS["processes"])),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(which, (value, value))
-
-
-def cold(jobs: list[dict[str, Any]], lanes: int, python: Path) -> Measured:
+def cold(jobs: list[dict[str, Any]], lanes: int, way: Cold) -> Measured:
     """Measure a fresh jail and interpreter per verdict, `lanes` at a time."""
-    command = jailed_python(python)
 
     def run(job: dict[str, Any]) -> tuple[int, int]:
         text = "\n".join((job["setup"], job["program"], *job["tests"]))
-        try:
-            done = subprocess.run(
-                command, input=text.encode(), capture_output=True, timeout=LIMITS["wall_s"], preexec_fn=limit
-            )
-        except subprocess.TimeoutExpired:
-            return 0, 1
-        return int(done.returncode == 0), 1
+        return int(way.passes(text.encode(), LIMITS["wall_s"])), 1
 
     return spread(jobs, lanes, run)
 
 
 class Set(NamedTuple):
-    """A set of jobs and what was measured on it, round by round."""
+    """A set of jobs and what was measured on it, round by round; `way` names the cold one."""
 
     name: str
+    way: str
     jobs: list[dict[str, Any]]
     batched: list[Measured]
     single: list[Measured]
@@ -228,7 +183,7 @@ class Set(NamedTuple):
         )
         row(f"POST /v1/judge, {batch} per request (ms per request)", self.batched)
         row("POST /v1/judge, 1 per request", self.single)
-        row("fresh bwrap, fresh python -I -S", self.plain)
+        row(self.way, self.plain)
         first, second = (
             statistics.median(warm.rate / cold.rate for warm, cold in zip(way, self.plain, strict=True))
             for way in (self.batched, self.single)
@@ -270,19 +225,26 @@ def main() -> int:
     python = options.python.resolve()
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     jobs = load(options.data)[: options.jobs]
-    with service(options.lanes, options.jail, python) as url:
+    with service(options.lanes, options.jail, python) as url, cold_way(options.jail, python, LIMITS) as way:
         seconds = cpu_seconds(url, jobs)
         longest = max(range(len(jobs)), key=seconds.__getitem__)
         rest = jobs[:longest] + jobs[longest + 1 :]
         sets = [
-            Set(f"all {len(jobs)} references", jobs, [], [], []),
-            Set(f"without the longest, which computes for {seconds[longest]:.2f} s", rest, [], [], []),
+            Set(f"all {len(jobs)} references", way.name, jobs, [], [], []),
+            Set(
+                f"without the longest, which computes for {seconds[longest]:.2f} s",
+                way.name,
+                rest,
+                [],
+                [],
+                [],
+            ),
         ]
         for number in range(options.rounds):
             for one in sets:
                 one.batched.append(warm(url, one.jobs, options.clients, options.batch))
                 one.single.append(warm(url, one.jobs, options.clients, 1))
-                one.plain.append(cold(one.jobs, options.lanes, python))
+                one.plain.append(cold(one.jobs, options.lanes, way))
                 rates = ", ".join(f"{way[-1].rate:.0f}" for way in (one.batched, one.single, one.plain))
                 load_now = os.getloadavg()[0]
                 print(

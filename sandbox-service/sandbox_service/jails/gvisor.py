@@ -101,10 +101,10 @@ class GVisor:
 
     def _try(self) -> None:
         """Start `true` in the jail, and say what this machine refuses."""
-        self._write("try", ["/usr/bin/env", "true"])
+        self.write("try", ["/usr/bin/env", "true"])
         try:
             done = subprocess.run(
-                self._command("try"), capture_output=True, text=True, timeout=_START_S, env={}, check=False
+                self.command("try"), capture_output=True, text=True, timeout=_START_S, env={}, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise JailMissing(
@@ -115,12 +115,19 @@ class GVisor:
             said = (done.stderr or done.stdout).strip()
             raise JailMissing(f"runsc cannot start here: {said[-300:]}", hint=namespaces_hint())
 
-    def _command(self, name: str) -> list[str]:
+    def command(self, name: str, identifier: str = "") -> list[str]:
+        """Return the command that runs a bundle, as a container of that identifier."""
         folder = self._life.folder
         bundle = f"--bundle={folder}/{name}"
-        return [*self._runsc, f"--root={folder}/state", "run", bundle, _identifier(folder, name)]
+        return [
+            *self._runsc,
+            f"--root={folder}/state",
+            "run",
+            bundle,
+            identifier or _identifier(folder, name),
+        ]
 
-    def _write(self, name: str, argv: list[str]) -> None:
+    def write(self, name: str, argv: list[str]) -> None:
         """Write a bundle: the root file system that all share, and the container's configuration."""
         folder = self._life.folder
         root = folder / "root"
@@ -178,7 +185,7 @@ class GVisor:
 
     def start(self, lane: int) -> Start:
         name = f"lane-{lane}"
-        self._write(name, [str(self.python), "-s", "-S", "-c", CLOSE_PROC + zygote_code(_ROOM)])
+        self.write(name, [str(self.python), "-s", "-S", "-c", CLOSE_PROC + zygote_code(_ROOM)])
         first, count = self.uids.block(lane)
         setup = {
             "room": _ROOM,
@@ -191,7 +198,7 @@ class GVisor:
             "writable": ["/tmp", "/dev/shm"],
             "seccomp": base64.b64encode(seccomp.assemble(sockets=True, signals=True)).decode(),
         }
-        return Start(tuple(self._command(name)), setup, {})
+        return Start(tuple(self.command(name)), setup, {})
 
     def sweep(self, lane: int) -> None:
         """Kill the sandbox of a lane whose runsc was killed, and forget it."""
