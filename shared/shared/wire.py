@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_BATCH = 1000
 MAX_TEXT = 200_000
 MAX_STREAM = 4_000_000  # characters a script may read, or has to print
+# Logits are divided by it in float32, which ends at 3e38; sampling has become greedy long before.
+MIN_TEMPERATURE = 1e-6
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Stream = Annotated[str, StringConstraints(max_length=MAX_STREAM)]
+
+
+def _divides(temperature: float) -> float:
+    if 0 < temperature < MIN_TEMPERATURE:
+        raise ValueError(f"0 is greedy, and sampling needs at least {MIN_TEMPERATURE:g}")
+    return temperature
+
+
+Temperature = Annotated[float, Field(ge=0.0, le=5.0), AfterValidator(_divides)]
 
 
 class Wire(BaseModel):
@@ -32,7 +43,7 @@ class DecodeRequest(Wire):
 
     messages: list[Text] = Field(min_length=1, max_length=MAX_BATCH, description="what the student sent")
     max_new_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")
-    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy")
+    temperature: Temperature = Field(0.0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling; 1 is off")
     seed: int = Field(0, ge=0, lt=2**63, description="only used when temperature > 0")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from shared.tensors import Tensor
-from shared.wire import MAX_BATCH, Program, Text, Wire
+from shared.wire import MAX_BATCH, Program, Temperature, Text, Wire
 
 MAX_LATENTS = 4096
 MAX_TURNS = 1000
@@ -112,7 +112,7 @@ class LatentDecodeRequest(Wire):
     bop: Vector | None = None
     eop: Vector | None = None
     max_new_tokens: int = Field(512, ge=1, le=8192)
-    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy")
+    temperature: Temperature = Field(0.0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     seed: int = Field(0, ge=0, lt=2**63)
 
@@ -150,7 +150,7 @@ class HiddenRequest(Wire):
     layout: Literal["plain", "chat"] = "plain"
     at: Literal["predicting", "token"] = "predicting"
     max_new_tokens: int = Field(0, ge=0, le=8192)
-    temperature: float = Field(0.0, ge=0.0, le=5.0)
+    temperature: Temperature = Field(0.0, description="0 is greedy")
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     seed: int = Field(0, ge=0, lt=2**63)
     max_length: int | None = Field(None, ge=1)

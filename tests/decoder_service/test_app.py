@@ -123,6 +123,28 @@ def test_a_task_has_no_way_in(service: Any, field: str) -> None:
     assert reply.json()["field"] == field
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-39, 1e-30, 9e-7])
+def test_a_temperature_that_no_logit_can_be_divided_by_is_refused(service: Any, temperature: float) -> None:
+    for path, body in (
+        ("/v1/decode", {"messages": ["f x"]}),
+        ("/v1/latents/decode", {"layout": "plain", "conversations": [[{"role": "user", "content": "f"}]]}),
+    ):
+        reply = service.client.post(path, json={**body, "temperature": temperature})
+        assert reply.status_code == 422
+        assert reply.json()["field"] == "temperature"
+        assert f"{temperature}: " in reply.json()["detail"] and "0 is greedy" in reply.json()["detail"]
+
+
+def test_the_lowest_temperature_samples_what_is_likeliest(service: Any) -> None:
+    messages = ["f x", "total numbers"]
+    low, greedy = (
+        service.decode(messages, max_new_tokens=15, temperature=temperature).json()["programs"]
+        for temperature in (1e-6, 0)
+    )
+    assert [program["text"] for program in low] == [program["text"] for program in greedy]
+    assert all(program["text"] for program in low)
+
+
 def test_a_prompt_that_leaves_no_room_is_refused_by_name_and_not_cut(service: Any) -> None:
     reply = service.decode(["short", "long " * 400], max_new_tokens=20)
     assert reply.status_code == 422
