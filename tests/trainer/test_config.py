@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from trainer.cli import main
 from trainer.config import CONFIGS, ConfigError, add_flags, dump_yaml, given_flags, resolve
+from trainer.config_program import ProgramConfig
 from trainer.config_text import TextConfig
+from trainer.runs import Run
+
+PROGRAM = ("kolmogorov", "starter-program")
 
 
 def parsed(*argv: str) -> dict[str, object]:
@@ -106,6 +111,12 @@ def test_a_wrong_file_is_named_with_the_way_out(tmp_path: Path, text: str, said:
         ({"quantization": "nf4", "lora": None}, "4-bit weights cannot be trained"),
         ({"save_total_limit": 1}, "save_total_limit=1"),
         ({"name": "../x"}, "name='../x'"),
+        ({"decoder_url": ["notaurl"]}, "decoder_url.0='notaurl': 'notaurl' is not the URL of a service; use"),
+        ({"sandbox_url": ["http://a:b"]}, "sandbox_url.0='http://a:b'"),
+        ({"temperature": 1e-300}, "temperature=1e-300: input should be greater than or equal to 0.01"),
+        ({"generator_temperature": 1e-39}, "generator_temperature=1e-39: 0 is greedy, and sampling needs"),
+        ({"pass_reward": 1e308}, "pass_reward=1e+308: input should be less than or equal to 1000000"),
+        ({"fail_reward": -1e308}, "fail_reward=-1e+308: input should be greater than or equal to -1000000"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(settings: dict[str, object], said: str) -> None:
@@ -125,8 +136,18 @@ def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_shipped_text_config_is_valid(file: Path) -> None:
-    resolve(TextConfig, [file], {})
+def test_every_shipped_config_is_valid(file: Path) -> None:
+    resolve(ProgramConfig if file.stem in PROGRAM else TextConfig, [file], {})
+
+
+@pytest.mark.parametrize("verb", [["train", "text"], ["evaluate", "r"], ["decode", "m"], ["doctor"]])
+def test_an_address_that_is_none_is_a_bad_request_of_every_verb(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run.create(tmp_path, "r", TextConfig())
+    words = [str(tmp_path / word) if word == "r" else word for word in verb]
+    assert main([*words, "--decoder-url", "notaurl"]) == 2
+    assert "'notaurl' is not the URL of a service; use e.g. http" in capsys.readouterr().err
 
 
 def test_every_setting_is_described() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.clients import DecoderClient, SandboxClient, run
 from shared.wire import JudgeJob, Limits, Program, Verdict
-from trainer.config import ConfigError
+from trainer.config import ConfigError, service_url
 from trainer.config_text import Data
 from trainer.supervise import command as service_command
 from trainer.tasks.sources import SPLITS, load_tasks
@@ -97,7 +97,7 @@ def _decode(args: argparse.Namespace) -> int:
         raise ConfigError("no message; give one, or one per line on stdin")
 
     async def ask() -> list[Program]:
-        async with DecoderClient(args.url, token=_token(args), deadline_s=DEADLINE_S) as decoder:
+        async with DecoderClient(service_url(args.url), token=_token(args), deadline_s=DEADLINE_S) as decoder:
             return await decoder.decode(messages, max_new_tokens=args.max_new_tokens)
 
     for message, program in zip(messages, run(ask()), strict=True):
@@ -119,7 +119,7 @@ def _judge(args: argparse.Namespace) -> int:
     job = JudgeJob(program=program, tests=tests, setup=setup, limits=Limits())
 
     async def ask() -> list[Verdict]:
-        async with SandboxClient(args.url, token=_token(args), deadline_s=DEADLINE_S) as sandbox:
+        async with SandboxClient(service_url(args.url), token=_token(args), deadline_s=DEADLINE_S) as sandbox:
             return await sandbox.judge([job])
 
     verdict = run(ask())[0]

@@ -13,9 +13,10 @@ import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 # In a wheel the configs lie inside the package, in a checkout beside it.
@@ -26,6 +27,21 @@ ENV_PREFIX = "PSUEDOPTIMAL_"
 
 class ConfigError(ValueError):
     """A setting is unknown, out of bounds or contradicts another. The message says which, and the way out."""
+
+
+def service_url(url: str) -> str:
+    """Return the address of a service as it is given. Raises ConfigError if it is none."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{url!r} is not the URL of a service; use e.g. http://127.0.0.1:8001")
+    return url
+
+
+ServiceUrl = Annotated[str, AfterValidator(service_url)]
 
 
 class Section(BaseModel):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from shared.wire import Assurance, Limits
-from trainer.config import Section
+from shared.wire import Assurance, Limits, Temperature
+from trainer.config import Section, ServiceUrl
 
 STARTER = "starter"
 # In a wheel the weights lie inside the package, in a checkout beside it.
@@ -20,6 +20,8 @@ _WEIGHTS = _PACKAGE / "starter" / "weights"
 STARTER_STUDENT = _WEIGHTS if _WEIGHTS.is_dir() else _PACKAGE.parent / "starter"
 
 Positive = Annotated[int, Field(ge=1)]
+# Rewards are squared in float32, which ends at 3e38; times a ratio of lengths, 1e6 stays far inside.
+MAX_REWARD = 1e6
 
 
 class Lora(Section):
@@ -86,7 +88,7 @@ class Optimiser(Section):
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "linear", description="how the learning rate goes on after the warm-up"
     )
-    warmup: float = Field(0.1, ge=0, description="below 1: fraction of all steps; else steps")
+    warmup: float = Field(0.1, ge=0, le=1e9, description="below 1: fraction of all steps; else steps")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay")
     adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW second moment")
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's norm; 0 is off")
@@ -100,7 +102,8 @@ class Rollouts(Section):
     max_completion_length: int = Field(
         256, ge=1, le=8192, description="tokens a message may have; longer fails"
     )
-    temperature: float = Field(1.0, gt=0, le=10, description="of the student while it trains")
+    # Logits over it must stay finite in float16, which ends at 65504.
+    temperature: float = Field(1.0, ge=0.01, le=10, description="of the student while it trains")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 is off")
     top_k: int = Field(0, ge=0, description="sample from the k likeliest; 0 is off")
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"] = Field(
@@ -130,26 +133,33 @@ class Reward(Section):
         "ratio", description="see rewards.py"
     )
     pass_reward: float = Field(
-        10.0, description="ratio: times reference / message tokens when all tests pass"
+        10.0, ge=-MAX_REWARD, le=MAX_REWARD,
+        description="ratio: times reference / message tokens when all tests pass",
+    )  # fmt: skip
+    fail_reward: float = Field(
+        -1.0, ge=-MAX_REWARD, le=MAX_REWARD, description="ratio, log_ratio: when any test fails"
     )
-    fail_reward: float = Field(-1.0, description="ratio, log_ratio: when any test fails")
     length_floor: int = Field(1, ge=1, le=10_000, description="shorter messages count as this long")
     ratio_cap: float | None = Field(None, gt=0, description="ratio: compression beyond this earns no more")
-    log_scale: float = Field(0.5, ge=0, description="log_ratio: reward per factor of log_base")
+    log_scale: float = Field(0.5, ge=0, le=MAX_REWARD, description="log_ratio: reward per factor of log_base")
     log_base: float = Field(4.0, gt=1, description="log_ratio: base of the logarithm")
-    log_cap: float = Field(2.0, gt=0, description="log_ratio: the logarithm is cut to [-log_cap, log_cap]")
+    log_cap: float = Field(
+        2.0, gt=0, le=MAX_REWARD, description="log_ratio: the logarithm is cut to [-log_cap, log_cap]"
+    )
     target_pass_rate: float = Field(
         0.9,
         gt=0,
         le=1,
         description="lagrangian, relative: the pass rate to hold; also what the best checkpoint must reach",
     )
-    multiplier: float = Field(1.0, ge=0, description="lagrangian, relative: reward of passing, at the start")
-    multiplier_rate: float = Field(
-        0.5, ge=0, description="the multiplier's change per step and missing pass rate"
+    multiplier: float = Field(
+        1.0, ge=0, le=MAX_REWARD, description="lagrangian, relative: reward of passing, at the start"
     )
-    multiplier_min: float = Field(0.1, ge=0, description="lower bound of the multiplier")
-    multiplier_max: float = Field(10.0, gt=0, description="upper bound of the multiplier")
+    multiplier_rate: float = Field(
+        0.5, ge=0, le=MAX_REWARD, description="the multiplier's change per step and missing pass rate"
+    )
+    multiplier_min: float = Field(0.1, ge=0, le=MAX_REWARD, description="lower bound of the multiplier")
+    multiplier_max: float = Field(10.0, gt=0, le=MAX_REWARD, description="upper bound of the multiplier")
     pass_rate_memory: float = Field(
         0.0, ge=0, lt=1, description="multiplier: weight of earlier steps' pass rate"
     )
@@ -158,21 +168,23 @@ class Reward(Section):
 class Services(Section):
     """Services; without a URL the run starts its own."""
 
-    decoder_url: list[str] | None = Field(None, description="decoder services")
-    sandbox_url: list[str] | None = Field(None, description="sandbox services")
+    decoder_url: list[ServiceUrl] | None = Field(None, description="decoder services")
+    sandbox_url: list[ServiceUrl] | None = Field(None, description="sandbox services")
     decoder_token_file: Path | None = Field(None, description="file with the decoder's bearer token")
     sandbox_token_file: Path | None = Field(None, description="file with the sandbox's bearer token")
     max_program_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")
-    generator_temperature: float = Field(
-        0.0, ge=0, le=5, description="of the decoder; 0 makes rewards repeatable"
-    )
+    generator_temperature: Temperature = Field(0.0, description="of the decoder; 0 makes rewards repeatable")
     min_assurance: Assurance = Field("rpc", description="weakest kind of verdict that counts")
     limits: Limits = Field(Limits(), description="what one program may use")
     deadline_s: float = Field(
-        180.0, gt=0, le=86400, description="a service may be away so long before a step fails"
+        180.0, gt=0, le=86400, description="how long one try waits for a service that is away"
     )
     max_outages: int = Field(
-        2, ge=1, le=1000, description="consecutive steps without an answer that end the run"
+        2,
+        ge=1,
+        le=1000,
+        description="tries in a row without an answer that end the run, in front of the step or evaluation "
+        "that needed it; none is left out, and --resume begins with it",
     )
 
 

@@ -19,6 +19,7 @@ from shared.errors import RoomError
 from shared.wire import Capabilities, ModelCard
 from trainer.channels.text.exchange import read_token
 from trainer.cli_services import DECODER_URL, SANDBOX_URL
+from trainer.config import service_url
 from trainer.config_text import STARTER_STUDENT
 
 DEADLINE_S = 3.0
@@ -46,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Print the table; 1 if something that is needed is missing."""
+    for url in filter(None, (args.decoder_url, args.sandbox_url)):
+        service_url(url)
     found = [*_python(), *_devices(), *_jails(), _starter()]
     found += _decoder(args.decoder_url, read_token(args.decoder_token_file))
     found += _sandbox(args.sandbox_url, read_token(args.sandbox_token_file))

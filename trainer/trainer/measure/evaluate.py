@@ -21,7 +21,7 @@ from typing import Any
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import Exchange, TaskRefused
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.folder import RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
@@ -251,6 +251,8 @@ def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     """Evaluate one run with the given services, or with its own, started for it."""
     folder = read_run(path, episodes=False)
     config = resolve(TextConfig, [path / "config.yaml"], {})
+    for url in [*(args.decoder_url or []), *(args.sandbox_url or [])]:
+        service_url(url)
     given = {
         k: v
         for k in ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
