@@ -26,7 +26,16 @@ VERBS = {
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
     "tasks": ("trainer.cli_tasks", "show the tasks of a data set"),
+    "archive": ("trainer.cli_program", "compress a file into programs, by a trained coder"),
+    "unarchive": ("trainer.cli_program", "restore the file from an archive"),
     "doctor": ("trainer.doctor", "what is here, and whether it works"),
+}
+# A verb's module where its first argument names another channel than the text channel.
+CHANNELS = {
+    ("demo", "program"): "trainer.cli_program_demo",
+    ("train", "program"): "trainer.cli_program_train",
+    ("evaluate", "program"): "trainer.measure.programs_evaluate",
+    ("report", "program"): "trainer.measure.programs_report",
 }
 
 
@@ -49,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: list[str]) -> int:
     """Run one verb; turn what a user can act on into one line and an exit code."""
     try:
-        verb = import_module(VERBS[argv[0]][0])
+        verb = import_module(CHANNELS.get((argv[0], *argv[1:2]), VERBS[argv[0]][0]))
         parser = make_parser(argv[0], verb)
         args, unknown = parser.parse_known_args(argv[1:])
         refuse_unknown(getattr(args, "parser", parser), unknown)

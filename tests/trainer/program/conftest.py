@@ -17,9 +17,11 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A sandbox for every test that leaves it alone."""
     service = Service("sandbox", tmp_path_factory.mktemp("sandbox") / "log", {"SANDBOX_JAIL": "process"})
     service.start()
-    service.wait_ready()
-    yield service
-    service.stop()
+    try:
+        service.wait_ready()
+        yield service
+    finally:
+        service.stop()
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def tiny_coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     model = new_model(Recipe(width=64, inner=128, layers=2, heads=2), tokenizer)
-    pairs = Pairs(tokenizer, [Stage(1.0, 10, 512)], 250, seed=0)
+    pairs = Pairs(tokenizer, [Stage(1.0, 24, 768)], 400, seed=0)
     supervise(model, pairs, folder / "work", learning_rate=4e-3, seed=0, cpu=True, save_strategy="no")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -41,6 +41,7 @@ def curves(
     zero: bool = False,
     width: float = 560,
     height: float = 250,
+    x_label: str = "step",
 ) -> str:
     """Return lines over the steps; empty text where there is nothing to draw."""
     points = [p for line in lines for p in line.points if math.isfinite(p[0]) and math.isfinite(p[1])]
@@ -51,7 +52,7 @@ def curves(
     frame = Frame(
         (min(steps), max(steps)) if min(steps) < max(steps) else (min(steps) - 1, max(steps) + 1),
         y_range,
-        "step",
+        x_label,
         y_label,
         title,
         width,

@@ -21,7 +21,7 @@ from trainer.channels.program.bits import delta
 from trainer.channels.program.environment import Rollout
 from trainer.channels.program.program import Line, Program
 from trainer.channels.program.program_code import length_bits
-from trainer.channels.program.record import FAILED_TO_RUN
+from trainer.channels.program.record import EXECUTABLE
 
 PREFIXES = (16, 32, 64, 128)
 Sequence8 = Sequence[int]
@@ -99,7 +99,10 @@ def _at(
     fallback = pack(b"".join(map(bytes, others)))
     total = len(sequences) + 2 + 8 * len(fallback.data)
     total += sum(b for b, yes in zip(program_bits, coded, strict=True) if yes and b is not None)
-    total += sum(len(delta(len(s))) for s in others) if lengths else 0
+    if lengths:
+        # One length for all, where it is the same; a bit says so.
+        told = others[:1] if len(set(map(len, others))) == 1 else others
+        total += 1 + sum(len(delta(len(s))) for s in told)
     return Choice(coded, fallback, total)
 
 
@@ -107,7 +110,7 @@ class Figures(NamedTuple):
     """What programs for N sequences come to.
 
     accuracy           share of sequences whose program makes exactly them
-    executable         share whose program runs and gives `output` a value
+    executable         share whose program runs and makes `output` a list of whole numbers
     bits_per_program   mean over the right programs; None without one
     bits_per_sequence  everything paid for, by the rule above, over all sequences
     compression_rate   the same over 8 bits a byte
@@ -143,7 +146,7 @@ def figures(sequences: Sequence[Sequence8], rollouts: Sequence[Rollout]) -> Figu
     return Figures(
         n=len(sequences),
         accuracy=len(solved) / len(sequences),
-        executable=fmean(r.outcome not in (*FAILED_TO_RUN, "no_output") for r in rollouts),
+        executable=fmean(r.outcome in EXECUTABLE for r in rollouts),
         bits_per_program=fmean(r.bits for _, r in solved) if solved else None,
         bits_per_sequence=choice.bits / len(sequences),
         compression_rate=choice.bits / (8 * sum(map(len, sequences))),

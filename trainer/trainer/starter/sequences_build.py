@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     layers: int = 6
     heads: int = 4
     steps: int = 20_000
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     written: float = 0.2
     threads: int = 2
 

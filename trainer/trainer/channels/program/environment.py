@@ -57,7 +57,7 @@ class Rollout(NamedTuple):
 
     program    the lines that were played: up to the one that won
     steps      how many
-    outcome    solved, wrong, no_output, or the sandbox's word: raised, timeout, memory, ..
+    outcome    solved, wrong, no_list, no_output, or the sandbox's word: raised, timeout, memory, ..
     bits       the length of its code
     beginning  the share of the sequence that its last output begins with
     """
@@ -146,7 +146,9 @@ def rollout_of(sequence: tuple[int, ...], program: str, steps: int, output: Outp
     bits = length_bits(program)
     length = bits if rules.measure == "bits" else characters(program)
     beginning = beginning_of(sequence, output.value)
-    outcome = "solved" if solved else "wrong" if output.outcome == "passed" else output.outcome
+    outcome = "solved" if solved else output.outcome
+    if output.outcome == "passed" and not solved:
+        outcome = "no_list" if output.value is None else "wrong"
     return Rollout(program, steps, outcome, bits, beginning, rules.reward(solved, length, beginning))
 
 

@@ -67,9 +67,9 @@ def sendable(program: str) -> bool:
 
 
 def numbers(value: Any) -> tuple[int, ...] | None:
-    """Return the list or tuple of whole numbers that the sandbox's typed JSON stands for, else None."""
+    """Return the list of whole numbers that the sandbox's typed JSON stands for, else None."""
     match value:
-        case ["l" | "t", list(items)] if all(isinstance(i, list) and i[:1] == ["i"] for i in items):
+        case ["l", list(items)] if all(isinstance(i, list) and i[:1] == ["i"] for i in items):
             return tuple(int(item[1], 16) for item in items)
         case _:
             return None

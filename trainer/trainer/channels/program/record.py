@@ -13,7 +13,7 @@ RENAMED = {
     "kl": "kl", "entropy": "entropy", "loss": "loss", "policy_loss": "policy_loss", "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }  # fmt: skip
-FAILED_TO_RUN = ("raised", "timeout", "memory", "output_limit", "forbidden", "too_long")
+EXECUTABLE = ("solved", "wrong")
 
 
 def step_row(batches: Sequence[Batch], sequences: Sequence[Sequence[int]], programs: int) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def step_row(batches: Sequence[Batch], sequences: Sequence[Sequence[int]], progr
     lines = [credit for batch in batches for own in batch.advantages for credit in own]
     row |= {
         "reward/mean": fmean(rewards), "reward/std": pstdev(rewards), "accuracy": len(solved) / len(pairs),
-        "executable": fmean(r.outcome not in FAILED_TO_RUN for r, _ in pairs),
+        "executable": fmean(r.outcome in EXECUTABLE for r, _ in pairs),
         "program/lines": fmean(r.steps for r, _ in pairs), "advantage/std": pstdev(lines) if lines else 0.0,
         # Failed programs count as the bare sequence; the evaluation's figure has the flags and all else.
         "compression_rate": sum(min(r.bits, 8 * n) if r.solved else 8 * n for r, n in pairs)

@@ -1,0 +1,189 @@
+"""Whole program runs, a tiny coder and a real sandbox: records, requests, resume after a kill, outages."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.cli import main
+from trainer.config import ConfigError, resolve
+from trainer.config_program import ProgramConfig
+from trainer.runs import COMPLETE, Run
+from trainer.supervise import Service
+
+pytestmark = pytest.mark.slow
+
+# Twelve sequences, four a step: three steps an epoch, so that nine steps are three epochs.
+SMALL = [
+    "--train-sequences", "12", "--validation-sequences", "6", "--heldout-sequences", "8",
+    "--max-length", "24",
+    "--batch-size", "4", "--samples", "4", "--gradient-accumulation-steps", "2", "--num-epochs", "3",
+    "--learning-rate", "0.002", "--max-tokens", "48", "--device", "cpu", "--threads", "1", "--no-lora",
+    "--no-warm-start", "--no-gradient-checkpointing", "--kl-coef", "0.0", "--logging-steps", "1",
+]  # fmt: skip
+CLOCKS = ("time/",)
+
+
+def argv(folder: Path, coder: Path, sandbox: Service, *more: str) -> list[str]:
+    place = ["--model_name", str(coder), "--output_dir", str(folder), "--sandbox-url", sandbox.url]
+    return ["train", "program", *SMALL, *place, *more]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return list(Run(folder).rows("metrics.jsonl"))
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if not k.startswith(CLOCKS) and k != "sandbox/requests"} for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_coder: Path, sandbox: Service, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from its first step to its summary."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(argv(folder, tiny_coder, sandbox)) == 0
+    return folder
+
+
+def test_a_run_leaves_everything_it_promises(whole: Path) -> None:
+    rows = metrics(whole)
+    assert [row["step"] for row in rows] == list(range(1, 10))
+    for name in (
+        "compression_rate",
+        "accuracy",
+        "reward/mean",
+        "policy_loss",
+        "executable",
+        "epoch",
+        "entropy",
+    ):
+        assert all(row[name] is not None for row in rows), name
+    assert all(row["sandbox/requests"] <= 1 for row in rows)
+    summary = Run(whole).read_json("summary.json")
+    assert summary["channel"] == "program" and summary["heldout"]["n"] == 8
+    assert {"accuracy", "bits_per_program", "compression_rate"} <= set(summary["heldout"])
+    assert summary["ground_truth"]["bits_per_sequence"] > 0
+    evaluations = list(Run(whole).rows("evaluations.jsonl"))
+    assert [(row["step"], row["split"]) for row in evaluations] == [
+        (0, "test"), (0, "validation"), (3, "validation"), (6, "validation"), (9, "validation")
+    ]  # fmt: skip
+    assert (whole / "checkpoints" / "best" / "tokenizer.json").is_file()
+
+
+def test_every_lines_credit_is_in_the_episodes(whole: Path) -> None:
+    episodes = list(Run(whole).rows("episodes.jsonl"))
+    assert len(episodes) == 9 * 16
+    assert all(len(row["credit"]) == max(1, row["steps"]) for row in episodes)
+    assert all(value <= 0 for row in episodes if row["outcome"] != "solved" for value in row["credit"])
+    assert any(value > 0 for row in episodes for value in row["credit"])
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_end(
+    whole: Path, tiny_coder: Path, sandbox: Service, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.cli", *argv(folder, tiny_coder, sandbox)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    end = time.monotonic() + 240
+    while not list((folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "summary.json").exists()
+    assert main(["train", "program", "--resume", str(folder), "--sandbox-url", sandbox.url]) == 0
+    assert timeless(metrics(folder)) == timeless(metrics(whole))
+    ours, theirs = (Run(f).read_json("summary.json") for f in (folder, whole))
+    assert ours["heldout"] == theirs["heldout"]
+
+
+def test_a_resumed_run_keeps_its_settings(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "program", "--resume", str(whole), "--learning-rate", "1"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_an_outage_ends_the_run_with_a_checkpoint_and_moves_nothing(tiny_coder: Path, tmp_path: Path) -> None:
+    own = Service("sandbox", tmp_path / "log", {"SANDBOX_JAIL": "process"})
+    own.start()
+    folder = tmp_path / "outage"
+    more = ["--num-epochs", "500", "--deadline-s", "2", "--entropy-coef", "0"]
+    try:
+        own.wait_ready()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.cli", *argv(folder, tiny_coder, own, *more)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        end = time.monotonic() + 240
+        while not (folder / "metrics.jsonl").is_file():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        own.kill()
+        _, said = process.communicate(timeout=240)
+    finally:
+        own.stop()
+    assert process.returncode == 1 and "the sandbox gave no answer" in said
+    last = metrics(folder)[-1]
+    assert last["none_fraction"] == 1 and last["grad_norm"] == 0
+    assert (folder / "checkpoints" / f"checkpoint-{last['step']}" / COMPLETE).is_file()
+
+
+def test_a_warm_start_teaches_and_the_run_begins_from_it(
+    tiny_coder: Path, sandbox: Service, tmp_path: Path
+) -> None:
+    folder = tmp_path / "warm"
+    more = ["--warm-start", "--warm-start-steps", "3", "--warm-start-batch", "2", "--num-epochs", "1"]
+    assert main(argv(folder, tiny_coder, sandbox, *more)) == 0
+    assert (folder / "warm-start" / "model.safetensors").is_file()
+    assert len(metrics(folder)) == 3
+
+
+def test_sequences_of_files_are_trained_on_and_a_bad_row_is_named(
+    tiny_coder: Path, sandbox: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    rows = [{"sequence": [i, i, i, i + 1]} for i in range(12)]
+    good.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bad.write_text('{"sequence": [1, 2]}\n{"sequence": [1, 999]}\n')
+    held = tmp_path / "held.bin"
+    held.write_bytes(bytes(range(60)))
+    paths = ["--eval_data_path", str(held), "--chunk", "6", "--num_epochs", "1"]
+    assert main(argv(tmp_path / "a", tiny_coder, sandbox, "--data_path", str(good), *paths)) == 0
+    summary = Run(tmp_path / "a").read_json("summary.json")
+    assert summary["ground_truth"]["bits_per_sequence"] is None and summary["heldout"]["n"] == 5
+    capsys.readouterr()
+    assert main(argv(tmp_path / "b", tiny_coder, sandbox, "--data_path", str(bad), *paths)) == 2
+    assert f"{bad}:2: sequence[1]=999" in capsys.readouterr().err
+
+
+def test_a_hundred_sequences_are_evaluated_by_one_request(
+    tiny_coder: Path, sandbox: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--n", "100", "--max-length", "24", "--max-tokens", "48", "--json", "--sandbox-url", sandbox.url]
+    assert main(["evaluate", "program", str(tiny_coder), "--samples", "1,4", *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sandbox_requests"] <= 2
+    one, four = (row["figures"] for row in found["rows"])
+    assert four["accuracy"] >= one["accuracy"] and four["bits_per_sequence"] <= one["bits_per_sequence"]
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    for flags, said in (
+        ({"use_8bit_quantization": True}, "8-bit weights cannot be trained"),
+        ({"partial_credit": 100.0}, "worth more than a right"),
+        ({"gradient_accumulation_steps": 3}, "does not divide the 64 programs"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            resolve(ProgramConfig, [], flags)

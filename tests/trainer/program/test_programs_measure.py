@@ -1,0 +1,103 @@
+"""The accounting: all is paid for, baselines are as worked by hand, answers are read as published."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from trainer.channels.program.environment import Rollout, Rules
+from trainer.channels.program.execution import Executor
+from trainer.channels.program.program_code import length_bits
+from trainer.measure.programs import baselines, choose, entropy, figures, pack
+from trainer.measure.programs_answers import judge_answers, program_of, read_answers
+from trainer.tasks.sequences import generate
+from trainer.tasks.sequences_shorten import shorten
+
+NOISE = [tuple(random.Random(i).randbytes(32)) for i in range(8)]
+
+
+def rollout(bits: int, outcome: str = "solved", beginning: float = 1.0) -> Rollout:
+    return Rollout("", 1, outcome, bits, beginning, 0.0)
+
+
+def test_flags_programs_lengths_and_fallback_are_all_paid() -> None:
+    bits = [100 if i < 4 else None for i in range(8)]
+    choice = choose(NOISE, bits)
+    # Eight flags, two bits for the method, a bit and one length for the rest, and the rest as it is.
+    assert choice.bits == 8 + 2 + 4 * 100 + 4 * 32 * 8 + 1 + 10
+    assert choice.fallback.method == "raw" and choice.coded == [True] * 4 + [False] * 4
+    assert choose(NOISE, bits, lengths=False).bits == choice.bits - 11
+
+
+def test_no_rate_is_much_above_one_and_a_program_longer_than_its_sequence_is_not_used() -> None:
+    found = figures(NOISE, [rollout(5000)] * 8)
+    assert found.accuracy == 1 and found.coded == 0 and found.compression_rate < 1.02
+
+
+def test_where_joined_compression_is_better_programs_stand_back() -> None:
+    same = [tuple(range(100, 132))] * 50
+    choice = choose(same, [200] * 50)
+    assert not any(choice.coded) and choice.bits < 50 * 40
+
+
+def test_figures_are_as_worked_by_hand() -> None:
+    found = figures(NOISE[:4], [
+        rollout(80), rollout(40), rollout(9, "wrong", 0.5), rollout(9, "raised", 0.0)
+    ])  # fmt: skip
+    assert (found.accuracy, found.executable, found.bits_per_program) == (0.5, 0.75, 60)
+    assert found.prefix_accuracy == {16: 0.75, 32: 0.5, 64: 0.5, 128: 0.5}
+    zipped = sum(8 * len(gzip.compress(bytes(s), 9, mtime=0)) for s in NOISE[:2])
+    assert found.precision == pytest.approx(120 / zipped)
+    assert found.bits_per_sequence == pytest.approx(found.compression_rate * 8 * 32)
+    with pytest.raises(ValueError, match="no sequence"):
+        figures([], [])
+
+
+def test_baselines_are_what_they_say() -> None:
+    pairs = generate("test", 100, 1, max_length=64)
+    sequences = [pair.sequence for pair in pairs]
+    truth = [(pair.program, shorten(pair.program)) for pair in pairs]
+    found = {b.name: b for b in baselines(sequences, truth)}
+    joined = b"".join(map(bytes, sequences))
+    assert found["gzip, joined"].compression_rate == len(gzip.compress(joined, 9, mtime=0)) / len(joined)
+    assert found["ground truth, as written"].bits_per_sequence == pytest.approx(
+        sum(length_bits(pair.program) + 1 for pair in pairs) / 100
+    )
+    shortened = found["ground truth, shortened"].compression_rate
+    assert shortened < found["ground truth, as written"].compression_rate < 0.6 < 0.9
+    assert found["literal program"].compression_rate > 1 and found["gzip, one by one"].compression_rate > 1
+    assert entropy(bytes([0, 1, 2, 3])) == 2 and math.isclose(entropy(b"aaab"), 0.8112781, abs_tol=1e-6)
+    assert pack(b"").data == b"" and pack(bytes(5000)).method != "raw"
+
+
+def test_the_ground_truth_is_about_a_third_of_the_raw_bits() -> None:
+    """0.324 by the published measure on the first generator; a true code, flags paid, comes near it."""
+    pairs = generate(None, 600, 4, max_length=2000)
+    truth = [(pair.program, shorten(pair.program)) for pair in pairs]
+    found = {b.name: b.compression_rate for b in baselines([p.sequence for p in pairs], truth)}
+    assert 0.30 < found["ground truth, as written"] < 0.40
+    assert 0.25 < found["ground truth, shortened"] < 0.35
+
+
+def test_another_models_answers_are_read_and_judged_as_published(data: Path, executor: Executor) -> None:
+    file = data / "kolmogorov" / "o1_mini_generated_programs_text.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    answers = read_answers(file)
+    rollouts = judge_answers(answers, executor, Rules())
+    assert sum(r.solved for r in rollouts) == 263 and len(rollouts) == 500
+    assert figures([a.sequence for a in answers], rollouts).executable == 0.96
+    assert executor.client.requests == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["```python\noutput = [1]\n```\n###", "The program is:\noutput = [1]\n###", "output = [1]\n",
+     "### Expected\nThe program is:\noutput = [1]\n###\nmore"],
+)  # fmt: skip
+def test_a_program_is_found_in_an_answer(answer: str) -> None:
+    assert program_of(answer, "Write one.\n\nThe program is:") == "output = [1]\n"

@@ -1,0 +1,73 @@
+"""`psuedoptimal demo program`: the coder, ten minutes of REINFORCE, its evaluation and a report.
+
+Each seed is a run folder of its own. Training, evaluation and report are the verbs themselves, as processes;
+one sandbox serves them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from trainer.cli_demo import _closing, _seeds, _terminated, _verb
+from trainer.config import resolve
+from trainer.config_program import ProgramConfig
+from trainer.supervise import services
+
+CONFIG = Path("starter-program.yaml")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add seeds, place and size."""
+    add = parser.add_argument
+    add("channel", choices=["program"], help="which experiment")
+    add("--seeds", default="1", help="training seeds by comma, e.g. 1,2,3 [1]")
+    add("--config", type=Path, default=CONFIG, help=f"settings of the runs [{CONFIG}]")
+    add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
+    add("--max-seconds", type=float, help="train for less time, to see the parts move")
+    add("--heldout-sequences", type=int, help="measure on fewer sequences")
+    add("--samples", default="1,16", help="programs tried for each sequence in the evaluation [1,16]")
+    add("--json", action="store_true", help="print the tables as JSON")
+    parser.epilog = "example:\n  psuedoptimal demo program --seeds 1,2,3"
+
+
+def command(args: argparse.Namespace) -> int:
+    """Train every seed, measure all of them beside the baselines, and write the reports.
+
+    returns  0; the code of the first part that failed; 130 after Ctrl-C
+    """
+    seeds, names = _seeds(args.seeds), ("max_seconds", "heldout_sequences")
+    flags = {name: value for name in names if (value := getattr(args, name)) is not None}
+    config = resolve(ProgramConfig, [args.config], flags)
+    signal.signal(signal.SIGTERM, _terminated)
+    started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
+    folders = [args.runs / f"demo-program-{stamp}-seed{seed}" for seed in seeds]
+    logs = args.runs / f"demo-program-{stamp}-logs"
+    with services(logs, None, ["http://127.0.0.1:9"], config.sandbox_url) as (_, sandbox):
+        settings = [f"--{name}={value}" for name, value in flags.items()]
+        urls = [f"--sandbox-url={url}" for url in sandbox]
+        for seed, folder in zip(seeds, folders, strict=True):
+            code = _verb(
+                "train", "program", "--config", str(args.config), "--output_dir", str(folder),
+                "--seed", str(seed), *settings, "--sandbox-url", *sandbox, quiet=True,
+            )  # fmt: skip
+            if code:
+                return code
+        tables = ["--json"] if args.json else []
+        n = [
+            "--n",
+            str(config.heldout_sequences),
+            "--samples",
+            args.samples,
+            "--max-tokens",
+            str(config.max_tokens),
+        ]
+        code = _verb("evaluate", "program", *map(str, folders), config.model_name, *n, *tables, *urls)
+    code = code or _verb("report", "program", *map(str, folders), quiet=args.json)
+    if not code:
+        _closing(folders, time.monotonic() - started)
+        print(f"{len(folders)} run folders in {args.runs}", file=sys.stderr)
+    return code
