@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -53,6 +53,14 @@ _FLOAT = re.compile(r"(-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|nan|-?inf)\Z")
 _DECIMAL = re.compile(r"-?([0-9]{1,10000}(\.[0-9]{1,10000})?(E[+-][0-9]{1,9})?|s?NaN[0-9]{0,50}|Infinity)\Z")
 _ANY = re.compile(r"[\s\S]*\Z")
 _ISO = re.compile(r"[0-9:.+T-]{5,40}\Z")
+
+
+_TABLES: dict[str, Callable[[dict[Any, Any]], Any]] = {
+    "d": lambda table: table,
+    "di": dict.items,
+    "od": OrderedDict,
+    "ct": Counter,
+}
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -150,9 +158,8 @@ class _Reader:
                 return body == 1
             case "l" | "t" | "S" | "F" | "it" | "dk" | "dv" | "dq":
                 return self.container(tag, [self.value(item, depth + 1) for item in _list(body)])
-            case "d" | "di":
-                table = self.table(body, depth)
-                return table if tag == "d" else table.items()
+            case "d" | "di" | "od" | "ct":
+                return _TABLES[tag](self.table(body, depth))
             case "u":
                 return _bytes(body).decode("utf-8", "surrogatepass")
             case "b" | "ba":

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from sandbox_service.decode import CodecError, parse
+from sandbox_service.judge_link import Case, JudgeLink
 from sandbox_service.run import Answer, Ended, How, Run
 from shared.errors import Unsupported
 from shared.wire import ExecuteJob, Execution, Outcome, Usage
@@ -37,9 +38,14 @@ def _preamble(name: str) -> str:
     return Path(found.origin).read_text(encoding="utf-8")
 
 
-def execution(job: ExecuteJob, ended: Ended, jail: str) -> Execution:
-    """Say how a job went. The value stays in the codec's form: nothing of it is built here."""
+async def execution(job: ExecuteJob, ended: Ended, jail: str, link: JudgeLink) -> Execution:
+    """Say how a job went. The value stays in the codec's form: nothing of it is built here, but a judge's
+    worker has built it, so that it is one."""
     outcome, value, message = _judged(job, ended)
+    if outcome == "passed":
+        (finding,) = await link.evaluate([Case("H[0]", (job.result,), ended.answers)])
+        if finding.outcome != "passed":
+            outcome, value, message = "failed", None, f"{job.result}: {finding.message}"
     return Execution(
         outcome=outcome,
         value=value,

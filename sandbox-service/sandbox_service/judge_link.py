@@ -29,6 +29,9 @@ WALL_S = 20.0  # a backstop for a starved machine; CPU time decides
 _START_S = 60.0
 _RECYCLE = 20_000
 _BATCH = 32
+# Not -I: it would ignore the hash seed, and the order of a set of strings would hang on the worker's birth.
+PYTHON_FLAGS = ("-s", "-S", "-P")
+PYTHON_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -199,8 +202,9 @@ class JudgeLink:
         if self._process is None or self._process.returncode is not None:
             self.starts, self._served, self._overdue = self.starts + 1, 0, False
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-c", _SCRIPT, _ROOT, str(self.cpu_s), str(os.getpid()),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={}, cwd="/",
+                sys.executable, *PYTHON_FLAGS, "-c", _SCRIPT, _ROOT, str(self.cpu_s), str(os.getpid()),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                env=PYTHON_ENVIRONMENT, cwd="/",
             )  # fmt: skip
             assert self._process.stdout is not None
             said = await asyncio.wait_for(self._process.stdout.readline(), _START_S)

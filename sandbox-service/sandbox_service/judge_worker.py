@@ -1,8 +1,9 @@
 """The process that evaluates what tests assert, with the candidate's values, and never its code.
 
-Started by `judge_link` as `python -I -S` with an empty environment. Each evaluation has a CPU limit that the
-kernel enforces (SIGPROF kills, whatever Python is busy with), the process an address-space limit, and, on
-Linux, a system-call filter under which it can compute and answer but not open, connect, fork or signal.
+Started by `judge_link` as `python -s -S -P` with a hash seed and nothing else in its environment. Each
+evaluation has a CPU limit that the kernel enforces (SIGPROF kills, whatever Python is busy with), the process
+an address-space limit, and, on Linux, a system-call filter under which it can compute and answer but not
+open, connect, fork or signal.
 Standard library only, and what of this room is standard library only.
 
 Not covered: the text of the tests is the client's. It is restricted by `split` and by the filter, but this
@@ -35,6 +36,7 @@ HEADER = struct.Struct("!I")
 MEMORY_BYTES = 256 << 20
 MESSAGE_MAX = 200
 _SHOWN = 80
+_KEPT = 2000  # characters of a remainder whose code is kept for the next program of its task
 
 # read write mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn sched_yield mremap madvise
 # setitimer exit futex clock_gettime exit_group getrandom
@@ -102,8 +104,12 @@ def evaluate(remainder: str, calls: list[str], answers: list[tuple[str, bytes]])
     return Finding("passed", "")
 
 
-@functools.lru_cache(maxsize=4096)
 def _code(remainder: str) -> CodeType:
+    return _short_code(remainder) if len(remainder) <= _KEPT else compile(remainder, "<test>", "exec")
+
+
+@functools.lru_cache(maxsize=4096)
+def _short_code(remainder: str) -> CodeType:
     return compile(remainder, "<test>", "exec")
 
 
@@ -131,7 +137,7 @@ class _Assertion(NamedTuple):
     form: str
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=16)
 def _assertion(remainder: str, line: int) -> _Assertion:
     """Take the assertion at a line apart for its message."""
     body = ast.parse(remainder).body

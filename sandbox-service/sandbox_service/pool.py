@@ -218,16 +218,19 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def _replace(self, lane: Lane) -> None:
-        await lane.close()
+        try:
+            await lane.close()
+        except Exception:
+            log.exception("lane %d could not be cleared up", lane.number)
         self._all.discard(lane)
         attempt = 0
         while not self._closing:
             await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             try:
                 await self._open(lane.number)
-            except (LaneBroken, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the lane is tried again
                 attempt += 1
-                self.sick = str(error)
+                self.sick = str(error) or type(error).__name__
                 log.error("lane %d cannot be started: %s", lane.number, error)
             else:
                 self.sick = ""

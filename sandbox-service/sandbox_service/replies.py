@@ -142,7 +142,8 @@ class Collected:
             status=os.waitstatus_to_exitcode(status) if self.script and os.WIFEXITED(status) else None,
             stdout=bytes(self.stdout) if self.script else b"",
             stderr=bytes(self.stderr) if self.script else b"",
-            starved=reason == frames.WALL and _was_starved(cpu_ms, wall_ms, waited_ms),
+            starved=(reason == frames.WALL and _was_starved(cpu_ms, wall_ms, waited_ms))
+            or (reason == frames.EXIT and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL),
         )
 
     def _how(self, reason: bytes, status: int) -> tuple[How, str]:

@@ -72,7 +72,7 @@ class Room:
             "sandbox_lane_deaths": ("lanes that died with a run", lambda: self._pool_count("deaths")),
             "sandbox_lanes_recycled": ("lanes replaced for any reason", lambda: self._pool_count("recycled")),
             "sandbox_starved_runs": (
-                "runs repeated for want of a processor",
+                "runs repeated because they were starved of a processor, or killed, perhaps from outside",
                 lambda: self._pool_count("starved"),
             ),
         }
@@ -197,7 +197,7 @@ class Room:
     async def execute(self, job: ExecuteJob, run: Run) -> Execution:
         """Run one program and bring its variable back."""
         pool = self._ready_pool()
-        done = execute.execution(job, await pool.run(run), pool.jail.name)
+        done = await execute.execution(job, await pool.run(run), pool.jail.name, self.judge_.link)
         self.outcomes.labels("execute", done.outcome).inc()
         return done
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sandbox_service.judge_link import PYTHON_ENVIRONMENT, PYTHON_FLAGS
 from sandbox_service.judge_worker import Finding
 from sandbox_service.rpc_plan import Remote
 from sandbox_service.rpc_worker import ANSWER, ASK, END, GONE, HEADER, JOB, RESULT
@@ -47,8 +48,8 @@ class Worker:
         if self.process is not None and self.process.returncode is None:
             return
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", _SCRIPT, _ROOT, str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={}, cwd="/",
+            sys.executable, *PYTHON_FLAGS, "-c", _SCRIPT, _ROOT, str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=PYTHON_ENVIRONMENT, cwd="/",
         )  # fmt: skip
         try:
             kind, _ = await asyncio.wait_for(self.read(), _START_S)

@@ -2,8 +2,8 @@
 
 A `Remote` stands for an object that stays with the program. What is done to it is asked of the program, and
 what comes back is a value or another `Remote`. But a program never decides a comparison with a plain value:
-a `Remote` equals none and is in no order with any, for an object that says it equals everything would pass
-every test. Between two of its own objects it decides, as the test leaves that to it.
+a `Remote` equals none, is in no order with any and is not computed with: `f(x) - 4` would show the program
+what is expected, and let it answer 0. Between two of its own objects it decides: the test leaves that to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import decimal
 import fractions
 import itertools
 import types
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -75,6 +75,8 @@ def pack(value: Any, link: Link, depth: int = 0) -> Any:
         return "new", (("py", ("datetime", "timedelta")), [value.days, value.seconds, value.microseconds])
     if kind is array.array:
         return "new", (("py", ("array", "array")), [value.typecode, ("l", value.tolist())])
+    if kind in (OrderedDict, Counter):
+        return "new", (("py", ("collections", kind.__name__)), [pack(dict(value), link, depth + 1)])
     if isinstance(value, Iterator):
         items = list(itertools.islice(value, _ITEMS_MAX + 1))
         if len(items) > _ITEMS_MAX:
@@ -219,31 +221,28 @@ def _ordered(name: str) -> Callable[[Remote, object], bool]:
     return compare
 
 
-def _computed(name: str, swapped: bool = False) -> Callable[..., Any]:
+def _computed(name: str) -> Callable[..., Any]:
     def compute(self: Remote, *others: Any) -> Any:
-        operands = (*others, self) if swapped else (self, *others)
-        return self._Remote__ask(name, *operands)
+        return self._Remote__ask(name, self, *others)
 
     return compute
 
 
+def _between(name: str) -> Callable[[Remote, object], Any]:
+    def compute(self: Remote, other: object) -> Any:
+        if not isinstance(other, Remote):
+            raise TypeError(f"an object of the program is not computed with a {type(other).__name__}")
+        return self._Remote__ask(name, self, other)
+
+    return compute
+
+
+_UNARY = ("neg", "pos", "invert", "abs", "round", "int", "float", "index")
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor")
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Remote, f"__{_name}__", _ordered(_name))
-for _name in (
-    "getitem",
-    "setitem",
-    "delitem",
-    "neg",
-    "pos",
-    "invert",
-    "abs",
-    "round",
-    "int",
-    "float",
-    "index",
-):
+for _name in (*_UNARY, "getitem", "setitem", "delitem"):
     setattr(Remote, f"__{_name}__", _computed(_name))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
-    _dunder = _name.rstrip("_")
-    setattr(Remote, f"__{_dunder}__", _computed(_name))
-    setattr(Remote, f"__r{_dunder}__", _computed(_name, swapped=True))
+for _name in _BINARY:
+    setattr(Remote, f"__{_name.rstrip('_')}__", _between(_name))
+    setattr(Remote, f"__r{_name.rstrip('_')}__", _between(_name))

@@ -1,8 +1,9 @@
 """The process that runs tests which cannot be taken apart, and asks the program what they call.
 
-Started by `rpc_link` as `python -I -S` with an empty environment. For each job it forks a child that gives up
-everything but computing (the filter of `judge_worker`), runs the job's tests one by one, and ends. A child
-that dies ends this process too, which `rpc_link` replaces. Standard library only, and of this room what is.
+Started by `rpc_link` as `python -s -S -P` with a hash seed and nothing else in its environment. For each job
+it forks a child that gives up everything but computing (the filter of `judge_worker`), runs the job's tests
+one by one, and ends. A child that dies ends this process too, which `rpc_link` replaces. Standard library
+only, and of this room what is.
 
     service -> worker   JOB (JSON), ANSWER (status byte and payload, the program's word), GONE (the run ended)
     worker -> service   ASK (marshal: op, target, args, kwargs), RESULT (JSON, one per test), END

@@ -81,7 +81,8 @@ class Ended:
 
     `how` is `answered` only when every answer is there (values or exceptions). `detail` is in words.
     Times in milliseconds, `memory_mb` the peak resident size where the jail can tell it. `starved`: it ran
-    into its wall time because others had the processors. For a script: `status`, its exit status (None if it
+    into its wall time because others had the processors, or somebody killed it, perhaps not itself: it is run
+    once more. For a script: `status`, its exit status (None if it
     did not exit by itself), and all it wrote to `stdout` and `stderr`.
     """
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import ast
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ from sandbox_service.fill import Local, NotSplit
 from sandbox_service.known import ALL_BUILTINS, MODULES
 
 HOLES = "H"
+# What can rebind a name of the setup without naming it.
+_BACK_DOORS = frozenset(("globals", "locals", "vars", "exec", "eval", "setattr", "__import__"))
 
 
 @dataclass(frozen=True)
@@ -130,16 +133,26 @@ class _Test:
         return Split(self.source, tuple(self.calls.found), ast.unparse(module))
 
     def _lend(self, setup: ast.Module) -> None:
-        """Take the setup's imports and constants; remember its other names as not the judge's."""
+        """Take the setup's imports, and its constants that nothing can change; remember its other names as
+        not the judge's. What `import *` brings is asked of the program, which may have one of its own."""
+        times = Counter(name for statement in setup.body for name in _bound(statement))
+        hidden = any(isinstance(part, ast.Name) and part.id in _BACK_DOORS for part in ast.walk(setup))
         for statement in setup.body:
-            names = set(_bound(statement))
+            names = set(_bound(statement)) - {"*"}
             try:
-                if isinstance(statement, ast.Import | ast.ImportFrom):
-                    self.calls.import_(statement)
-                elif isinstance(statement, ast.Assign) and _is_constant(statement.value):
-                    self.calls.inline.update(dict.fromkeys(names, statement.value))
-                else:
+                if hidden or any(times[name] > 1 for name in names):
                     raise NotSplit(statement.lineno, "")
+                match statement:
+                    case ast.ImportFrom(names=[ast.alias(name="*")]):
+                        pass
+                    case ast.Import() | ast.ImportFrom():
+                        self.calls.import_(statement)
+                    case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_constant(
+                        value
+                    ) and _is_immutable(value):
+                        self.calls.inline[name] = value
+                    case _:
+                        raise NotSplit(statement.lineno, "")
             except NotSplit:
                 self.calls.setup |= names
                 for name in names:

@@ -103,8 +103,12 @@ FORGED: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
         "class A:\n    def __eq__(s, o): return True\n    def __ne__(s, o): return False\n"
         "    def __lt__(s, o): return True\n    def __contains__(s, o): return True\n"
         "    def __len__(s): return 3\n    def __iter__(s): return iter([A()] * 3)\n"
-        "    def __hash__(s): return 0\ndef f(x): return A()",
+        "    def __hash__(s): return 0\n    def __sub__(s, o): return 0.0\n"
+        "    __rsub__ = __mod__ = __xor__ = __sub__\n"
+        "def f(x): return A()",
         [
+            "for i in range(3): assert i - f(i) == 0",
+            "for i in range(3): assert not f(i) ^ i",
             "for i in range(3): assert f(i) == i",
             "for i in range(3): assert not f(i) != i",
             "for i in range(3): assert f(i) in (i,)",
@@ -167,7 +171,7 @@ FORGED: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     ),
     "a loop": ("def f(x):\n    while True: pass", ["for i in range(2): assert f(i) == i"], ("timeout",)),
     "memory": ("def f(x):\n    y = []\n    while True: y.append(bytearray(1 << 20))",
-               ["for i in range(2): assert f(i) == i"], ("memory", "raised")),
+               ["for i in range(2): assert f(i) == i"], ("memory", "raised", "timeout")),
     "names that are not there": ("def g(x): return x", ["for i in range(2): assert f(i) == i"], ("raised",)),
     "a program that does not load": ("def f(:", ["for i in range(2): assert f(i) == i"], ("raised",)),
     "patched builtins and codec": (

@@ -3,14 +3,16 @@
 `encode` runs beside the candidate, which may sabotage it: that only changes the candidate's own answers.
 `sandbox_service.decode` is the other half, which trusts nothing. Standard library only, none of our modules.
 
-A subclass falls to its builtin base (Counter to dict, a namedtuple to tuple, IntEnum to int) by the base's
-own methods, so its overrides are never asked. Builtin iterators (generators, map, zip ...) are read once,
+A subclass falls to its builtin base (defaultdict to dict, a namedtuple to tuple, IntEnum to int) by the
+base's own methods, so its overrides are never asked; OrderedDict and Counter, which compare and answer in
+ways of their own, stay what they are. Builtin iterators (generators, map, zip ...) are read once,
 here, and decode to a fresh iterator, which as in Python equals nothing; dict views decode to dict views.
 Every other object is opaque: it equals nothing, and has only the truth value (0, 1, null) it claims.
 
     None ["N"]   True ["B",1]   42 ["i","0x2a"]   3.0 ["f","0x1.8000000000000p+1"]   "a" ["s","a"]
     lone surrogates ["u",base64]   b"a" ["b",base64]   bytearray ["ba",base64]   1j ["c",re,im]   ... ["E"]
     list ["l",[..]]  tuple ["t",[..]]  set ["S",[..]]  frozenset ["F",[..]]  dict ["d",[[k,v],..]]
+    OrderedDict ["od",[[k,v],..]]   Counter ["ct",[[k,v],..]]
     range ["r",start,stop,step]   deque ["dq",[..]]   iterator ["it",[..]]   views ["dk"|"dv"|"di",[..]]
     Decimal ["dec",text]  Fraction ["frac",n,d]  datetime, date, time ["dt"|"date"|"time",iso]
     timedelta ["td",days,seconds,microseconds]   anything else ["x","module.Type",truth]
@@ -20,9 +22,10 @@ Every other object is opaque: it equals nothing, and has only the truth value (0
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import sys
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
@@ -46,6 +49,8 @@ def _generator() -> Any:
     yield
 
 
+# They give iterators that share what they read from; or they never end, and reading them is no value.
+_ENDLESS = ("count", "cycle", "repeat", "groupby", "_grouper", "_tee", "tee")
 _ITERATORS: set[int] = set(
     map(id, (
         map, filter, zip, enumerate, reversed, type(_generator()), type(iter([])), type(reversed([])),
@@ -53,6 +58,9 @@ _ITERATORS: set[int] = set(
         type(iter({}.items())), type(iter({}.values())), type(iter(range(0))), type(iter(range(1 << 70))),
     ))
 )  # fmt: skip
+_ITERATORS |= {
+    id(kind) for name, kind in vars(itertools).items() if isinstance(kind, type) and name not in _ENDLESS
+}
 _KEYS: type = type({}.keys())
 _VALUES: type = type({}.values())
 _ITEMS: type = type({}.items())
@@ -180,7 +188,7 @@ class _Writer:
             return extra
         for base in _mro(kind):
             if id(base) in _BASES:
-                return self.base(value, base, depth)
+                return self.base(value, kind, base, depth)
         if self.keep is not None:
             return self.kept(value, kind)
         return _opaque(_type_name(kind), _truth(value))
@@ -189,7 +197,7 @@ class _Writer:
         assert self.keep is not None
         return f'["h",{_quote(_type_name(kind))},"{self.keep(value):#x}"]'
 
-    def base(self, value: Any, base: Any, depth: int) -> str:
+    def base(self, value: Any, kind: type, base: Any, depth: int) -> str:
         if base is int:
             return f'["i","{self.hex(int.__add__(value, 0))}"]'
         if base is float:
@@ -204,7 +212,8 @@ class _Writer:
             tag = "b" if base is bytes else "ba"
             return f'["{tag}","{_b64(bytes(base.__getitem__(value, slice(None))))}"]'
         if base is dict:
-            return self.pairs("d", list(dict.items(value)), depth)
+            tag = "od" if kind is OrderedDict else "ct" if kind is Counter else "d"
+            return self.pairs(tag, list(dict.items(value)), depth)
         tag = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}[base]
         return self.all(tag, list(base.__iter__(value)), depth)
 

@@ -20,7 +20,7 @@ _most: dict[int, int] = {}
 def limit(cpu_s: float, memory: int, file_bytes: int, processes: int) -> None:
     """Limit this process and all it forks. `memory` is in bytes, on top of the interpreter's."""
     for which, value in (
-        (resource.RLIMIT_CPU, max(1, math.ceil(cpu_s))),
+        (resource.RLIMIT_CPU, math.ceil(cpu_s) + 1),  # a backstop: it counts in ticks, the zygote exactly
         (resource.RLIMIT_AS, memory + _baseline),
         (resource.RLIMIT_FSIZE, file_bytes),
         (_NPROC, processes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import time
 from typing import NamedTuple
@@ -11,7 +10,6 @@ from typing import NamedTuple
 from sandbox_service.inside import frames, sweep
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_KB = resource.getpagesize() // 1024
 
 
 class Use(NamedTuple):
@@ -105,12 +103,12 @@ class Watch:
 def _of_all(child: int, others: frozenset[str]) -> Use:
     """Return what the run's living processes use, and what their reaped children used."""
     ticks, anonymous_kb = 0, 0
-    mine_kb = _anonymous_kb("self")
+    mine_kb = _own_kb("self")
     for pid in _everyone(others) if os.getpid() == 1 else _descendants(child):
         try:
-            with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-                ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
-            anonymous_kb += max(0, _anonymous_kb(pid) - mine_kb)
+            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - a process may call itself anything
+                ticks += sum(map(int, file.read().rpartition(b")")[2].split()[11:15]))
+            anonymous_kb += max(0, _own_kb(pid) - mine_kb)
         except OSError:  # it has ended since
             continue
     return Use(ticks / _TICKS, anonymous_kb)
@@ -135,10 +133,17 @@ def _descendants(child: int) -> list[str]:
     return found
 
 
-def _anonymous_kb(name: str) -> int:
-    with open(f"/proc/{name}/statm") as file:  # noqa: PTH123
-        _, resident, shared, *_ = file.read().split()
-    return (int(resident) - int(shared)) * _PAGE_KB
+def _own_kb(name: str) -> int:
+    """Return the memory of a process that no file stands behind, shared or not, in KiB.
+
+    What several processes share is counted in each: nothing that they may read says who shares it.
+    """
+    with open(f"/proc/{name}/status", "rb") as file:  # noqa: PTH123
+        fields = dict(line.split(b":", 1) for line in file)
+    try:
+        return sum(int(fields[field].split()[0]) for field in (b"RssAnon", b"RssShmem"))
+    except KeyError:  # a kernel that does not tell them apart
+        return int(fields[b"VmRSS"].split()[0]) if b"VmRSS" in fields else 0
 
 
 def _waited_ms(pid: int) -> float:

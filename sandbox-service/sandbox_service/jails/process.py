@@ -162,8 +162,8 @@ def _processes_with(uids: range) -> list[int]:
 def _uid(name: str) -> int:
     """Return a process's real uid, -1 when it is gone; the owner of /proc/PID does not tell it."""
     try:
-        with Path(f"/proc/{name}/status").open() as file:
-            fields = next(line for line in file if line.startswith("Uid:")).split()
+        with Path(f"/proc/{name}/status").open("rb") as file:  # a process may call itself anything
+            fields = next(line for line in file if line.startswith(b"Uid:")).split()
     except (OSError, StopIteration):
         return -1
     return int(fields[1])
