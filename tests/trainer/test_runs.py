@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 
 from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig
-from trainer.runs import DiskFull, Run, is_disk_full, mark_complete, read_state, truncate_after
+from trainer.runs import LOCK, DiskFull, Run, is_disk_full, mark_complete, read_state, truncate_after
 
 
 @pytest.fixture
@@ -42,6 +45,21 @@ def test_the_saved_config_starts_the_same_run_again(run: Run) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run here"):
         Run.open(tmp_path)
+
+
+def test_a_run_has_one_writer_who_is_named_to_the_next_and_whose_death_frees_it(run: Run) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from trainer.runs import Run\n"
+        f"with Run(Path({str(run.folder)!r})).held(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=rf"process {other.pid} on .*--resume"), run.held():
+            pass
+        other.kill()
+    for _ in range(2):
+        with run.held():
+            assert f"process {os.getpid()} on" in (run.folder / LOCK).read_text(encoding="utf-8")
 
 
 def test_lines_come_back_as_they_went(run: Run) -> None:

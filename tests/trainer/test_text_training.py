@@ -173,6 +173,25 @@ def test_a_stopped_run_saves_a_checkpoint_says_how_to_go_on_and_does(
     assert metrics(folder) == metrics(whole)
 
 
+def test_a_live_run_is_left_alone_by_a_second_one(
+    whole: Path, student_folder: Path, rooms: Any, tmp_path: Path, capsys: Any
+) -> None:
+    folder = tmp_path / "live"
+    process = start(*argv(folder, student_folder, rooms))
+    wait_for_step(folder, 3, process)
+    process.send_signal(signal.SIGSTOP)  # so that the run cannot end before the second one has looked
+    try:
+        assert main(["train", "text", "--resume", str(folder), *rooms.flags]) == 2
+    finally:
+        process.send_signal(signal.SIGCONT)
+    said = capsys.readouterr().err
+    assert f"process {process.pid} on " in said and "--resume" in said
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert metrics(folder) == metrics(whole)
+    assert len(list(Run(folder).rows("episodes.jsonl"))) == 8 * 16
+
+
 def test_services_killed_in_mid_run_and_started_again_cost_no_step_and_no_reward(
     whole: Path, student_folder: Path, own_rooms: Any, tmp_path: Path
 ) -> None:

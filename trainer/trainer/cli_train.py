@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +91,11 @@ def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
         raise ConfigError("several processes need services they share: give --decoder-url and --sandbox-url")
     if ranks > 1 and not (resume or config.name):
         raise ConfigError("several processes need to agree on a run folder: give --name")
-    run, checkpoint, folder = _folder(config, resume)
-    print(f"run folder: {folder}", file=sys.stderr)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _train(config, run, folder, checkpoint)
+        with _opened(config, resume) as (run, checkpoint, folder):
+            print(f"run folder: {folder}", file=sys.stderr)
+            return _train(config, run, folder, checkpoint)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -106,20 +108,22 @@ def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path |
         return train(located, run, folder, checkpoint)
 
 
-def _folder(config: TextConfig, resume: Path | None) -> tuple[Run | None, Path | None, Path]:
-    """Return the run (None on every rank but the first), the checkpoint to go on from, and the folder."""
+@contextlib.contextmanager
+def _opened(config: TextConfig, resume: Path | None) -> Iterator[tuple[Run | None, Path | None, Path]]:
+    """Give the run (None on every rank but the first), the checkpoint to go on from, and the folder.
+
+    raises  ConfigError if another process writes to the run
+    """
     main = int(os.environ.get("RANK", "0")) == 0
-    if resume is not None:
-        run = Run.open(resume)
-        if not main:
-            complete = run.complete_checkpoints()
-            return None, complete[-1] if complete else None, resume
-        return run, run.rewind(), resume
     if not main:
-        return None, None, config.runs / str(config.name)
-    print(dump_yaml(config), file=sys.stderr)
-    run = Run.create(config.runs, config.name, config, prefix="text")
-    return run, None, run.folder
+        complete = Run.open(resume).complete_checkpoints() if resume else []
+        yield None, complete[-1] if complete else None, resume or config.runs / str(config.name)
+        return
+    if resume is None:
+        print(dump_yaml(config), file=sys.stderr)
+    run = Run.open(resume) if resume else Run.create(config.runs, config.name, config, prefix="text")
+    with run.held():
+        yield run, run.rewind() if resume else None, run.folder
 
 
 def finish(ended: Ended, *, as_json: bool) -> int:

@@ -8,6 +8,7 @@
                 evaluations.jsonl  one object per evaluation
                 checkpoints/     checkpoint-N to resume from, best to use
                 summary.json     what the run came to
+                run.lock         held by the process that writes the run; its id, for those who find it held
 
 A line is written whole or not at all, and a resumed run first drops the lines of steps it will take again.
 """
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +30,7 @@ from typing import Any
 from trainer.config import ConfigError, Section, dump_yaml
 
 COMPLETE = "complete.json"
+LOCK = "run.lock"
 # What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when writes fall short.
 DISK_FULL_SIGNS = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
 STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
@@ -87,6 +91,27 @@ class Run:
                 f"{folder}: no run here (no config.yaml); `ls {folder.parent}` shows what there is"
             )
         return cls(folder)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from writing to this run. The system lets go when this process dies.
+
+        raises  ConfigError naming the process that holds it
+        """
+        with (self.folder / LOCK).open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise ConfigError(
+                    f"{self.folder}: {holder} is writing to this run; wait for its end, or stop it "
+                    "(`kill -INT PID` leaves a checkpoint) and use --resume then"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
 
     # --- writing ---
 
