@@ -1,0 +1,167 @@
+"""Breaks that were found once, each by the request that showed it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox_service import judge_worker
+from sandbox_service.run import Run
+from shared.wire import Limits
+
+RENAMED = (
+    "import ctypes, os, time\nif os.fork() == 0:\n    ctypes.CDLL(None).prctl(15, b'\\xff\\xfe', 0, 0, 0)\n"
+    "    os.setsid()\n    time.sleep(30)\nctypes.CDLL(None).prctl(15, b'\\xff', 0, 0, 0)\ntime.sleep(0.4)\n"
+    "def f(): return 1"
+)
+
+
+def judge(sandbox: httpx.Client, program: str, test: str, setup: str = "") -> dict[str, Any]:
+    job = {"program": program, "tests": [test], "setup": setup}
+    reply = sandbox.post("/v1/judge", json={"jobs": [job]})
+    assert reply.status_code == 200, reply.text
+    verdict: dict[str, Any] = reply.json()["verdicts"][0]
+    return verdict
+
+
+def test_a_process_of_any_name_costs_no_lane(cell: Any) -> None:
+    before = cell.pool.counts.deaths
+    for _ in range(3):
+        assert cell.run(RENAMED, "f()").how == "answered"
+        cell.is_honest()
+    assert cell.pool.counts.deaths == before
+
+
+@pytest.mark.parametrize(
+    ("setup", "program", "test", "outcome"),
+    [
+        ("a, b = 1, 2", "def f(): return 1", "assert f() == a", "passed"),
+        ("a, b = 1, 2", "def f(): return (1, 2)", "assert f() == a", "failed"),
+        ("x = [1]\nx.append(2)", "def f(): return [1, 2]", "assert f() == x", "passed"),
+        ("x = [1]\nx.append(2)", "def f(): return [1]", "assert f() == x", "failed"),
+        ("x = [1, 2]\nx[0] = 5", "def f(): return [5, 2]", "assert f() == x", "passed"),
+        ("x = 1\ndef g():\n    global x\n    x = 5\ng()", "def f(): return 5", "assert f() == x", "passed"),
+        ("x = 1\nglobals()['x'] = 5", "def f(): return 5", "assert f() == x", "passed"),
+        ("x = [3, 1, 2]", "def f(x): x.sort()", "f(x)\nassert x == [1, 2, 3]", "passed"),
+        ("from math import *", "def gcd(a, b): return 99", "assert gcd(4, 6) == 2", "failed"),
+        ("from math import *", "def f(x): return x", "assert gcd(4, 6) == 2\nassert f(1) == 1", "passed"),
+    ],
+)
+def test_a_setup_lends_the_judge_only_what_nothing_changes(
+    sandbox: httpx.Client, setup: str, program: str, test: str, outcome: str
+) -> None:
+    assert judge(sandbox, program, test, setup)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        (
+            "import itertools\ndef f(x): return itertools.permutations(x)",
+            "assert list(f([1, 2])) == [(1, 2), (2, 1)]",
+        ),
+        (
+            "import itertools\ndef f(x): return itertools.chain(x, [0])",
+            "assert sorted(f([1, 2])) == [0, 1, 2]",
+        ),
+        ("from collections import Counter\ndef f(): return Counter('aab')", "assert f()['z'] == 0"),
+        (
+            "from collections import Counter\ndef f(): return Counter('aab')",
+            "assert f().most_common(1) == [('a', 2)]",
+        ),
+        ("from collections import Counter\ndef f(): return Counter('aab')", "assert f() == {'a': 2, 'b': 1}"),
+    ],
+)  # fmt: skip
+def test_values_of_the_library_keep_their_ways(sandbox: httpx.Client, program: str, test: str) -> None:
+    assert judge(sandbox, program, test)["outcome"] == "passed"
+
+
+def test_the_order_of_an_ordered_dict_counts(sandbox: httpx.Client) -> None:
+    program = "from collections import OrderedDict\ndef f(): return OrderedDict([(1, 2), (3, 4)])"
+    test = "from collections import OrderedDict\nassert f() == OrderedDict([{}])"
+    assert judge(sandbox, program, test.format("(1, 2), (3, 4)"))["outcome"] == "passed"
+    assert judge(sandbox, program, test.format("(3, 4), (1, 2)"))["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "payload", [b'["s","\\ud800"]', b"[" * 300 + b"]" * 300, b"5", b'["f","1"]', b'["d",[1]]']
+)
+def test_a_forged_result_costs_its_own_execution_only(sandbox: httpx.Client, payload: bytes) -> None:
+    forged = (
+        f"import os, struct\nA = struct.Struct('!IcfI')\np = {payload!r}\n"
+        "os.write(4, A.pack(2**32 - 1, b'v', 0, 0) + A.pack(0, b'v', 0, len(p)) + p)\nos._exit(0)"
+    )
+    jobs = [{"program": forged}, {"program": "output = [1]"}]
+    reply = sandbox.post("/v1/execute", json={"jobs": jobs})
+    assert reply.status_code == 200, reply.text
+    assert [one["outcome"] for one in reply.json()["executions"]] == ["failed", "passed"]
+
+
+def test_a_verdict_does_not_hang_on_the_birth_of_the_judges_worker(sandbox: httpx.Client) -> None:
+    program = "def f(): return {'apple', 'pear', 'fig'}\ndef g(): return 'a' * 40 + 'b'"
+    seen = set()
+    for _ in range(3):
+        seen.add(judge(sandbox, program, "assert list(f())[0] == 'pear'")["outcome"])
+        judge(sandbox, program, "import re\nassert re.fullmatch('(a+)+', g())")  # ends the worker
+    assert len(seen) == 1
+
+
+def test_long_tests_do_not_fill_the_judges_worker() -> None:
+    long = "assert H[0] == [" + "1, " * 9_000 + "]"
+    before = judge_worker._short_code.cache_info().currsize
+    for number in range(20):
+        assert (
+            judge_worker.evaluate(f"{long} or {number}", ["f()"], [("value", b'["N"]')]).outcome == "passed"
+        )
+    assert judge_worker._short_code.cache_info().currsize == before
+
+
+def test_a_run_that_somebody_else_killed_is_run_again(cell: Any) -> None:
+    if cell.pool.jail.name not in ("bwrap", "process"):
+        pytest.skip("no process of this machine stands for the run")
+    name = f"sleep{os.getpid()}x"
+    program = f"import time\nopen('{name}', 'w').close()\ntime.sleep(1.5)\ndef f(): return 3"
+    killed = []
+
+    def kill_it() -> None:
+        end = time.monotonic() + 20
+        while not killed and time.monotonic() < end:
+            for entry in Path("/proc").iterdir():
+                try:
+                    inside = entry.name.isdigit() and (entry / "cwd" / name).exists()
+                    if (
+                        inside
+                        and "python" in (entry / "comm").read_text()
+                        and not (entry / "cwd" / "etc").exists()
+                    ):
+                        os.kill(int(entry.name), 9)
+                        killed.append(entry.name)
+                        return
+                except OSError:
+                    continue
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    ended = cell.wait(cell.pool.run(Run(program, "", ("f()",), Limits(cpu_s=2, wall_s=20))))
+    killer.join()
+    assert killed
+    assert (ended.how, [json.loads(one.payload) for one in ended.answers]) == ("answered", [["i", "0x3"]])
+
+
+def test_shared_memory_counts(cell: Any) -> None:
+    program = (
+        "import mmap, os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        m = mmap.mmap(-1, 100 << 20)\n"
+        "        for i in range(0, 100 << 20, 4096): m[i] = 1\n        time.sleep(20)\ntime.sleep(20)"
+    )
+    if cell.pool.jail.name != "bwrap":
+        pytest.skip("memory of all processes together is held where there is a process namespace")
+    ended = cell.run(program, limits=Limits(cpu_s=5, wall_s=15, memory_mb=200, processes=8))
+    assert ended.how == "memory", ended
