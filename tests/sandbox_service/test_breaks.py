@@ -118,7 +118,8 @@ def test_long_tests_do_not_fill_the_judges_worker() -> None:
     before = judge_worker._short_code.cache_info().currsize
     for number in range(20):
         assert (
-            judge_worker.evaluate(f"{long} or {number}", ["f()"], [("value", b'["N"]')]).outcome == "passed"
+            judge_worker.evaluate(f"{long} or {number + 1}", ["f()"], [("value", b'["N"]')]).outcome
+            == "passed"
         )
     assert judge_worker._short_code.cache_info().currsize == before
 
@@ -158,7 +159,8 @@ def test_a_run_that_somebody_else_killed_is_run_again(cell: Any) -> None:
 
 def test_shared_memory_counts(cell: Any) -> None:
     program = (
-        "import mmap, os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        m = mmap.mmap(-1, 100 << 20)\n"
+        "import mmap, os, time\nfor _ in range(5):\n    if os.fork() == 0:\n"
+        "        m = mmap.mmap(-1, 100 << 20)\n"
         "        for i in range(0, 100 << 20, 4096): m[i] = 1\n        time.sleep(20)\ntime.sleep(20)"
     )
     if cell.pool.jail.name != "bwrap":
