@@ -17,6 +17,7 @@ _X32 = 0x40000000
 _LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+_SIZE = 8  # bytes of a struct sock_filter
 
 _NAMESPACES = 0x7E020000  # every CLONE_NEW* flag that clone() takes
 _TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
@@ -150,25 +151,35 @@ def assemble(*, sockets: bool, signals: bool, machine: str | None = None) -> byt
         _refuse(errno.ENOSYS),
     ]
     refused = dict(_REFUSED) if signals else {**_REFUSED, **_SIGNALS}
+    cases: dict[int, bytes] = {}
     for table, error in ((_NOT_THERE, errno.ENOSYS), (refused, errno.EPERM)):
         for numbers in table.values():
             number = numbers[column]
             if number is not None:
-                steps += [_step(_JEQ, number, 0, 1), _refuse(error)]
-    steps += _on(_CLONE[column], 0, [_step(_JSET, _NAMESPACES, 0, 1), _refuse(errno.EPERM)])
-    steps += _on(_PRLIMIT[column], 0, [_step(_JEQ, 0, 1, 0), _refuse(errno.EPERM)])
+                cases[number] = _refuse(error)
+    cases[_CLONE[column]] = _look(0, [_step(_JSET, _NAMESPACES, 0, 1), _refuse(errno.EPERM)])
+    cases[_PRLIMIT[column]] = _look(0, [_step(_JEQ, 0, 1, 0), _refuse(errno.EPERM)])
     injection = [
         step for call in _TERMINAL_INJECTION for step in (_step(_JEQ, call, 0, 1), _refuse(errno.EPERM))
     ]
-    steps += _on(_IOCTL[column], 1, injection)
+    cases[_IOCTL[column]] = _look(1, injection)
     families = [_UNIX, _INET, _INET6] if sockets else []
     allowed = [_step(_JEQ, family, len(families) - place, 0) for place, family in enumerate(families)]
-    steps += _on(_SOCKET[column], 0, [*allowed, _refuse(errno.EAFNOSUPPORT if sockets else errno.EPERM)])
-    return b"".join([*steps, _step(_RET, _ALLOW)])
+    cases[_SOCKET[column]] = _look(0, [*allowed, _refuse(errno.EAFNOSUPPORT if sockets else errno.EPERM)])
+    return b"".join(steps) + _search(sorted(cases.items()))
 
 
-def _on(number: int, argument: int, checks: list[bytes]) -> list[bytes]:
-    """Apply `checks` to one argument (its low half) of one system call, then go on with the number loaded."""
-    load = _step(_LOAD, _ARGUMENTS + 8 * argument)
-    again = _step(_LOAD, _NUMBER)
-    return [_step(_JEQ, number, 0, len(checks) + 2), load, *checks, again]
+def _look(argument: int, checks: list[bytes]) -> bytes:
+    """Apply `checks` to one argument (its low half), and allow what they let through."""
+    return b"".join([_step(_LOAD, _ARGUMENTS + 8 * argument), *checks, _step(_RET, _ALLOW)])
+
+
+def _search(cases: list[tuple[int, bytes]]) -> bytes:
+    """Find the number among sorted cases by halving. gVisor runs the whole program for every number there
+    is at each fork: one comparison after the other, that was a twelfth of a run."""
+    if len(cases) <= 2:
+        steps = [_step(_JEQ, number, 0, len(block) // _SIZE) + block for number, block in cases]
+        return b"".join([*steps, _step(_RET, _ALLOW)])
+    middle = len(cases) // 2
+    below, above = _search(cases[:middle]), _search(cases[middle:])
+    return _step(_JGE, cases[middle][0], len(below) // _SIZE, 0) + below + above
