@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shared.errors import Overloaded
@@ -24,8 +24,12 @@ class Admission:
         return self.jobs * self.job_s / self.lanes
 
     @contextmanager
-    def admit(self, count: int) -> Iterator[None]:
-        """Let `count` jobs in, or raise Overloaded. An idle service takes a request of any size."""
+    def admit(self, count: int) -> Iterator[Callable[[], None]]:
+        """Let `count` jobs in, or raise Overloaded. An idle service takes a request of any size.
+
+        gives  what to call when one of them is done before the others, so that a client who does not read
+               its verdicts holds nobody up
+        """
         if self.jobs and self.jobs + count > self.limit:
             raise Overloaded(
                 f"{self.jobs} jobs wait already; {count} more would pass the limit of {self.limit}",
@@ -33,10 +37,17 @@ class Admission:
                 retry_after_s=min(max(self.queued_s, _WAIT_S[0]), _WAIT_S[1]),
             )
         self.jobs += count
+        left = count
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            self.jobs -= 1
+
         try:
-            yield
+            yield done
         finally:
-            self.jobs -= count
+            self.jobs -= left
 
     def took(self, seconds: float) -> None:
         """Note how long a job had its lane."""

@@ -132,10 +132,16 @@ async def _stream(room: Room, works: Sequence[Work[Any]], name: str) -> Response
 
 
 async def _lines(room: Room, works: Sequence[Work[Any]], name: str) -> AsyncGenerator[bytes, None]:
-    with room.admission.admit(len(works)):
+    with room.admission.admit(len(works)) as one_is_done:
+
+        async def counted(work: Work[Any]) -> Any:
+            done = await work()
+            one_is_done()
+            return done
+
         yield b""
         try:
-            async for index, done in as_they_end(works):
+            async for index, done in as_they_end([partial(counted, work) for work in works]):
                 yield f'{{"index":{index},"{name}":{done.model_dump_json()}}}\n'.encode()
         except RoomError as error:
             yield b'{"problem":' + bytes(problem_response(error).body) + b"}\n"

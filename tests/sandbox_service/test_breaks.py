@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -13,6 +17,8 @@ import httpx
 import pytest
 
 from sandbox_service import judge_worker
+from sandbox_service.jails.process import Process
+from sandbox_service.jails.uids import Uids
 from sandbox_service.run import Run
 from shared.wire import Limits
 
@@ -167,3 +173,34 @@ def test_shared_memory_counts(cell: Any) -> None:
         pytest.skip("memory of all processes together is held where there is a process namespace")
     ended = cell.run(program, limits=Limits(cpu_s=5, wall_s=15, memory_mb=200, processes=8))
     assert ended.how == "memory", ended
+
+
+def test_a_client_that_does_not_read_its_verdicts_holds_nobody_up(sandbox: httpx.Client) -> None:
+    """Its jobs are done; what is not read waits in the connection, and not in the queue."""
+    body = {"jobs": [{"program": f"x = 'é' * {n}", "tests": [f"assert f({n}) == 1"] * 40} for n in range(99)]}
+    with sandbox.stream(
+        "POST", "/v1/judge", json=body, headers={"Accept": "application/x-ndjson"}, timeout=120
+    ) as silent:
+        assert silent.status_code == 200
+        end = time.monotonic() + 60
+        while "sandbox_jobs 0.0" not in sandbox.get("/metrics").text:
+            assert time.monotonic() < end, "the queue is still held"
+            time.sleep(0.1)
+
+
+def test_what_a_killed_service_left_in_tmp_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    old = Path(tempfile.gettempdir()) / f"psuedoptimal-sandbox-{gone.stdout.strip()}-x"
+    mine = Path(tempfile.gettempdir()) / f"psuedoptimal-sandbox-{os.getpid()}-y"
+    for folder in (old, mine):
+        (folder / "lane-0").mkdir(parents=True)
+    try:
+        jail = Process(Uids(20_000, 4, 1000))
+        jail.start(0)
+        assert not old.exists()
+        assert mine.exists(), "its process lives"
+        jail.close()
+    finally:
+        shutil.rmtree(mine)

@@ -35,6 +35,7 @@ from sandbox_service.jails.jail import (
 from sandbox_service.jails.uids import Uids
 
 _READABLE = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/localtime")
+_PREFIX = "psuedoptimal-sandbox-"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -61,7 +62,8 @@ class Process:
     def folder(self) -> Path:
         """The folder that holds the lanes' folders; made when the first lane starts."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
+            _sweep_orphans()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
             self._folder.chmod(0o711)
         return self._folder
 
@@ -131,6 +133,29 @@ class Process:
     def _delete(folder: Path) -> None:
         # rm, because a program can leave a tree that is deeper than Python's recursion.
         subprocess.run(["rm", "-rf", "--", str(folder)], check=False, capture_output=True)
+
+
+def _sweep_orphans() -> None:
+    """Delete the folders of services of this user that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        try:
+            mine = folder.lstat().st_uid == os.geteuid() and folder.is_dir() and not folder.is_symlink()
+            if mine and pid.isdigit() and not _serves(pid):
+                Process._delete(folder)
+        except OSError:
+            continue
+
+
+def _serves(pid: str) -> bool:
+    """Whether a process is alive and may be a sandbox: where it cannot be seen, it may."""
+    try:
+        os.kill(int(pid), 0)
+        return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
 
 
 def _reachable(wanted: Path) -> Path:
