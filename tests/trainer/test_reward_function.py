@@ -176,6 +176,25 @@ def test_a_task_the_judge_refuses_is_named_and_no_reward_is_made_of_it(rooms: An
         assert "task t/broken" in str(reward.fault) and "t/double" not in str(reward.fault)
 
 
+def test_a_message_the_decoder_refuses_costs_only_itself(starter_rooms: Any, tokenizer: Any) -> None:
+    long = ["a" + "\u0301" * 5000, "b" + "\u0301" * 5000]
+    reward = make(starter_rooms, tokenizer)
+    alone = call(reward, [PASSES, FAILS, "def f(x): return x + x"], [0, 0, 0])
+    expected = outcomes(reward)
+    assert "refused" not in expected
+    mixed = call(reward, [long[0], PASSES, FAILS, long[1], "def f(x): return x + x"], [0] * 5)
+    assert (mixed, outcomes(reward)) == (
+        [-1, *alone[:2], -1, alone[2]],
+        ["refused", *expected[:2], "refused", expected[2]],
+    )
+    assert call(reward, long, [0, 0]) == [-1, -1]
+    assert reward.fault is None
+    # What no message can help is not the student's fault.
+    reward = make(starter_rooms, tokenizer, max_program_tokens=8192)
+    assert call(reward, [PASSES, long[0]], [0, 0]) == [None, None]
+    assert "max_new_tokens=8192" in str(reward.fault)
+
+
 def test_a_missing_token_ends_the_run_and_not_the_reward(tmp_path: Path, tokenizer: Any) -> None:
     from trainer.supervise import Service
 

@@ -27,6 +27,7 @@ OUTCOMES = {
     "output_limit": 5,
     "forbidden": 0,
     "truncated": 7,
+    "refused": 7,
     "invisible": 8,
     "no_answer": 8,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,6 +21,8 @@ from trainer.config_text import Services
 from trainer.tasks.task import Task
 
 REASON_LENGTH = 500
+# What every decoder and every sandbox takes: refused as well, it shows that the message is not at fault.
+HARMLESS = "pass\n"
 
 
 class TaskRefused(RuntimeError):
@@ -28,9 +30,12 @@ class TaskRefused(RuntimeError):
 
 
 class Finding(NamedTuple):
-    """What the judge found of one program, as far as a run keeps it. No assurance if nothing was judged."""
+    """What the judge found of one program, as far as a run keeps it. No assurance if nothing was judged.
 
-    outcome: Outcome
+    outcome  the verdict's; `refused`: the decoder does not take the message, e.g. too long for its context
+    """
+
+    outcome: Outcome | Literal["refused"]
     assurance: str = ""
 
 
@@ -94,26 +99,53 @@ class Exchange:
         tasks     [N] the task each message is about; the decoder is not told
         messages  [N] what was sent
         raises    NoAnswer in an outage that outlasts the deadline; TaskRefused for a task the judge refuses;
-                  RequestRefused for any other refusal, e.g. a wrong token
+                  RequestRefused for what no message is to blame for, e.g. a wrong token
         """
         pairs = list(dict.fromkeys(zip([t.task_id for t in tasks], messages, strict=True)))
         by_id = {task.task_id: task for task in tasks}
         sent = list(dict.fromkeys(message for _, message in pairs))
         start = time.monotonic()
-        decoded = await self.decoder.decode(
-            sent, max_new_tokens=self.config.max_program_tokens, temperature=self.config.generator_temperature
-        )
+        program_of = dict(zip(sent, await self._decode(sent), strict=True))
         decode_s = time.monotonic() - start
-        program_of = {message: program.text for message, program in zip(sent, decoded, strict=True)}
         start = time.monotonic()
-        judged = await self._judge([(by_id[task_id], program_of[message]) for task_id, message in pairs])
+        decoded = [pair for pair in pairs if program_of[pair[1]] is not None]
+        judged = await self._judge([(by_id[task_id], program_of[text] or "") for task_id, text in decoded])
         sandbox_s = time.monotonic() - start
-        outcome_of = dict(zip(pairs, judged, strict=True))
+        outcome_of = dict(zip(decoded, judged, strict=True))
+        asked = zip([task.task_id for task in tasks], messages, strict=True)
         return Outcomes(
-            [program_of[message] for message in messages],
-            [outcome_of[task.task_id, message] for task, message in zip(tasks, messages, strict=True)],
+            [program_of[message] or "" for message in messages],
+            [outcome_of.get(pair, Finding("refused")) for pair in asked],
             len(pairs), decode_s, sandbox_s,
         )  # fmt: skip
+
+    async def _decode(self, messages: Sequence[str]) -> list[str | None]:
+        """Return the programs [N]; None for a message that is refused by itself.
+
+        raises  InvalidRequest where even a harmless message is refused
+        """
+        programs = await self._halved(messages)
+        if programs and not any(program is not None for program in programs):
+            await self._send([HARMLESS])
+        return programs
+
+    async def _halved(self, messages: Sequence[str]) -> list[str | None]:
+        """Decode in one request; if it is refused, in halves, down to the messages whose fault that is."""
+        try:
+            return [*await self._send(messages)]
+        except InvalidRequest:
+            half = len(messages) // 2
+            if not half:
+                return [None]
+            return await self._halved(messages[:half]) + await self._halved(messages[half:])
+
+    async def _send(self, messages: Sequence[str]) -> list[str]:
+        programs = await self.decoder.decode(
+            messages,
+            max_new_tokens=self.config.max_program_tokens,
+            temperature=self.config.generator_temperature,
+        )
+        return [program.text for program in programs]
 
     async def _judge(self, work: Sequence[tuple[Task, str]]) -> list[Finding]:
         """Return the findings [N]. One judgement serves every message that became the same program."""
@@ -141,7 +173,7 @@ class Exchange:
             return (await self._verdicts([job]))[0]
         except InvalidRequest as refused:
             try:
-                await self._verdicts([job.model_copy(update={"program": "pass\n"})])
+                await self._verdicts([job.model_copy(update={"program": HARMLESS})])
             except InvalidRequest as error:
                 reason = str(error)[:REASON_LENGTH]
                 raise TaskRefused(
@@ -171,9 +203,8 @@ def job_of(task: Task, program: str, config: Services) -> JudgeJob:
         return JudgeJob(program=program, tests=list(task.tests), setup=task.setup, limits=config.limits)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise TaskRefused(
-            f"task {task.task_id}: {first['loc'][0]}: {first['msg']}; correct the data set"
-        ) from error
+        where = ".".join(map(str, first["loc"])) or "tests"
+        raise TaskRefused(f"task {task.task_id}: {where}: {first['msg']}; correct the data set") from error
 
 
 def read_token(file: Path | None) -> str | None:
