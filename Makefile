@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 SEEDS  ?= 1
 
-.PHONY: demo test test-fast lint starter clean
+.PHONY: demo test test-fast test-slow lint starter clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,6 +19,10 @@ test: $(VENV)/.installed  ## every test that needs no GPU, no Docker, no gVisor 
 
 test-fast: $(VENV)/.installed  ## the tests that take under a minute in all
 	$(BIN)/python -m pytest -m "not slow and not gpu and not docker and not gvisor and not network"
+
+test-slow: $(VENV)/.installed  ## the tests that need runsc or a Docker engine: both are installed and started where absent (root)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docker]'
+	tests/stack/engine.sh $(BIN)/python -m pytest -m "docker or gvisor"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -116,9 +116,10 @@ def wait_ready(client: httpx.Client) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def sandbox(live_module: Callable[[FastAPI], str]) -> Any:
-    url = live_module(create_app(SandboxSettings(lanes=2, spares=1, queue_limit=100)))
+@pytest.fixture(scope="module", params=["auto", *JAILS[2:4]])
+def sandbox(request: pytest.FixtureRequest, live_module: Callable[[FastAPI], str]) -> Any:
+    settings = SandboxSettings(jail=request.param, docker_runtime="runc", lanes=2, spares=1, queue_limit=100)
+    url = live_module(create_app(settings))
     with httpx.Client(base_url=url, timeout=120) as client:
         wait_ready(client)
         yield client

@@ -113,7 +113,8 @@ class GVisor:
             ) from error
         if done.returncode:
             said = (done.stderr or done.stdout).strip()
-            raise JailMissing(f"runsc cannot start here: {said[-300:]}", hint=namespaces_hint())
+            hint = f"{namespaces_hint()}; services/gvisor/README.md names all it needs"
+            raise JailMissing(f"runsc cannot start here: {said[-300:]}", hint=hint)
 
     def command(self, name: str, identifier: str = "") -> list[str]:
         """Return the command that runs a bundle, as a container of that identifier."""

@@ -175,8 +175,8 @@ def _look(argument: int, checks: list[bytes]) -> bytes:
 
 
 def _search(cases: list[tuple[int, bytes]]) -> bytes:
-    """Find the number among sorted cases by halving. gVisor runs the whole program for every number there
-    is at each fork: one comparison after the other, that was a twelfth of a run."""
+    """Find the number among sorted cases by halving. gVisor runs the program for every number there is
+    at each fork: one comparison after the other, that took a twentieth of its time."""
     if len(cases) <= 2:
         steps = [_step(_JEQ, number, 0, len(block) // _SIZE) + block for number, block in cases]
         return b"".join([*steps, _step(_RET, _ALLOW)])
