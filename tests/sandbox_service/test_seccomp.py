@@ -63,6 +63,9 @@ def test_arguments_decide_for_four_calls() -> None:
     assert outcome(open_, "x86_64", ioctl, 3, 0x5412) == errno.EPERM
     assert outcome(open_, "x86_64", ioctl, 3, 0x541C) == errno.EPERM
     assert outcome(open_, "x86_64", ioctl, 3, 0x5401) == 0
+    for kind, error in ((0o010000, 0), (0o100000, 0), (0o140000, 0), (0o020000, 1), (0o060000, 1)):
+        assert outcome(open_, "x86_64", 133, 0, kind | 0o644) == error
+        assert outcome(open_, "x86_64", 259, 0, 0, kind | 0o644) == error
     for family in range(50):
         assert outcome(open_, "x86_64", socket, family) == (0 if family in (1, 2, 10) else errno.EAFNOSUPPORT)
         assert outcome(closed, "x86_64", socket, family) == errno.EPERM

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox_service.inside import harden
 from sandbox_service.jails import seccomp
-from sandbox_service.jails.gvisor import CLOSE_PROC, MEMORY, RLIMITS, SHM_BYTES, TMP_BYTES, UNCOUNTED
+from sandbox_service.jails.gvisor import CLOSE, MEMORY, RLIMITS, SHM_BYTES, TMP_BYTES, UNCOUNTED
 from sandbox_service.jails.jail import BIND_NOW, CHECK, ENVIRONMENT, JailMissing, Start
 from sandbox_service.jails.lives import Life
 from sandbox_service.jails.uids import Uids
@@ -193,7 +193,7 @@ class Docker:
         return {f"{_LABEL}.{key}": value for key, value in labels.items()}
 
     def start(self, lane: int) -> Start:
-        code = (CLOSE_PROC if self.gvisor else "") + _BOOT
+        code = (CLOSE if self.gvisor else "") + _BOOT
         wanted = {
             **self._wanted,
             "entrypoint": [str(self.python), "-s", "-S", "-c", code],

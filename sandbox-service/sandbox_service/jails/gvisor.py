@@ -49,7 +49,13 @@ MEMORY = {
 RLIMITS = {"RLIMIT_MSGQUEUE": 0, "RLIMIT_NICE": 0, "RLIMIT_RTPRIO": 0}
 # gVisor counts a process for the uid that it was forked with: a run's first one is the zygote's.
 UNCOUNTED = -1
-CLOSE_PROC = "import os; os.chmod('/proc', 0o700); "
+# Executed as root inside, first of all: nobody else sees /proc, and the devices gVisor always makes go.
+CLOSE = """
+import os
+os.chmod('/proc', 0o700)
+for device in ('/dev/fuse', '/dev/net/tun'):
+    if os.path.exists(device): os.unlink(device)
+"""
 
 
 class GVisor:
@@ -186,7 +192,7 @@ class GVisor:
 
     def start(self, lane: int) -> Start:
         name = f"lane-{lane}"
-        self.write(name, [str(self.python), "-s", "-S", "-c", CLOSE_PROC + zygote_code(_ROOM)])
+        self.write(name, [str(self.python), "-s", "-S", "-c", CLOSE + zygote_code(_ROOM)])
         first, count = self.uids.block(lane)
         setup = {
             "room": _ROOM,

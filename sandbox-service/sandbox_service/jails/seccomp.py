@@ -114,6 +114,9 @@ _SOCKET = (41, 198)
 _CLONE = (56, 220)
 _IOCTL = (16, 29)
 _PRLIMIT = (302, 261)
+_MKNOD = (133, None)
+_MKNODAT = (259, 33)
+_DEVICE = 0o020000  # set in a mode for character and block devices alone; gVisor asks for no capability
 _SIGNALS: dict[str, tuple[int | None, int | None]] = {
     "kill": (62, 129),
     "tkill": (200, 130),
@@ -159,6 +162,10 @@ def assemble(*, sockets: bool, signals: bool, machine: str | None = None) -> byt
                 cases[number] = _refuse(error)
     cases[_CLONE[column]] = _look(0, [_step(_JSET, _NAMESPACES, 0, 1), _refuse(errno.EPERM)])
     cases[_PRLIMIT[column]] = _look(0, [_step(_JEQ, 0, 1, 0), _refuse(errno.EPERM)])
+    for numbers, argument in ((_MKNOD, 1), (_MKNODAT, 2)):
+        number = numbers[column]
+        if number is not None:
+            cases[number] = _look(argument, [_step(_JSET, _DEVICE, 0, 1), _refuse(errno.EPERM)])
     injection = [
         step for call in _TERMINAL_INJECTION for step in (_step(_JEQ, call, 0, 1), _refuse(errno.EPERM))
     ]
