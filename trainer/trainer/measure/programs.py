@@ -28,10 +28,7 @@ Sequence8 = Sequence[int]
 
 
 def _xz(data: bytes) -> bytes:
-    # The preset's own dictionary, 64 MB, takes longer to make than most of what is compressed here.
-    size = min(1 << 26, max(1 << 12, len(data)))
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}]
-    return lzma.compress(data, filters=filters)
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
 
 
 def _zstd(data: bytes) -> bytes:
