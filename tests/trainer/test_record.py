@@ -13,9 +13,7 @@ from trainer.tasks.task import Task
 TASK = Task("t/1", "Find the larger of two.", "def m(a, b):", "m", "...", ("assert m(1, 2) == 2",))
 
 
-def episode(
-    outcome: str, tokens: int, reward: float | None, family: str = "a", message: str = "m"
-) -> Episode:
+def episode(outcome: str, tokens: int, reward: float, family: str = "a", message: str = "m") -> Episode:
     return Episode("t/1", family, message, tokens, 24, "def m(a, b): ...", outcome, reward)
 
 
@@ -31,14 +29,11 @@ def test_a_steps_figures_are_means_over_its_messages() -> None:
     assert (row["pass_rate"], row["message/tokens"], row["reward/mean"]) == (0.5, 24.0, 9.5)
     assert row["ratio"] == pytest.approx((2 + 1 + 0.5 + 2) / 4)
     assert row["pass_rate_by_family"] == {"a": 1.0, "b": pytest.approx(1 / 3)}
-    assert (row["none_fraction"], row["message/distinct"]) == (0.0, 0.5)
+    assert row["message/distinct"] == 0.5
     assert (row["verdict/passed"], row["verdict/truncated"]) == (0.5, 0.25)
 
 
-def test_messages_without_an_answer_count_for_nothing_but_themselves() -> None:
-    row = step_row([Batch([episode("passed", 12, 20.0), episode("no_answer", 99, None)])])
-    assert (row["none_fraction"], row["pass_rate"], row["reward/mean"]) == (0.5, 1.0, 20.0)
-    assert "pass_rate" not in step_row([Batch([episode("no_answer", 9, None)])])
+def test_a_step_that_reuses_messages_has_no_figures() -> None:
     assert step_row([]) == {}
 
 

@@ -32,19 +32,31 @@ def executor(sandbox: Service) -> Executor:
 
 @pytest.fixture(scope="session")
 def tiny_coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A coder of one layer that has seen a little of the language: enough to be right now and then."""
+    """A coder of two layers that has seen the simplest of sequences: enough to be right now and then."""
+    import random
+
     import torch
 
-    from trainer.channels.program.warm_start import Pairs, Stage, supervise
+    from trainer.channels.program.program import Line, Program
+    from trainer.channels.program.warm_start import Example, Pairs, Stage, supervise
     from trainer.starter.sequences_build import Recipe, new_model
     from trainer.starter.sequences_tokenizer import make_tokenizer
+    from trainer.tasks.sequences import Pair
+
+    class Constants(Pairs):
+        """Pairs of one number, some times over: three numbers, four counts."""
+
+        def _example(self, pair: Pair, rng: random.Random) -> Example:
+            n, value = rng.randint(3, 6), rng.choice((10, 20, 30))
+            program = Program((Line("repeat_num", (n, value)),))
+            return super()._example(Pair((value,) * n, program), rng)
 
     folder = tmp_path_factory.mktemp("coder")
     torch.manual_seed(0)
     torch.set_num_threads(1)
     tokenizer = make_tokenizer()
     model = new_model(Recipe(width=64, inner=128, layers=2, heads=2), tokenizer)
-    pairs = Pairs(tokenizer, [Stage(1.0, 24, 768)], 400, seed=0)
+    pairs = Constants(tokenizer, [Stage(1.0, 24, 512)], 100, seed=0)
     supervise(model, pairs, folder / "work", learning_rate=4e-3, seed=0, cpu=True, save_strategy="no")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -33,7 +33,19 @@ CLOCKS = ("time/",)
 
 
 def argv(folder: Path, coder: Path, sandbox: Service, *more: str) -> list[str]:
-    place = ["--model_name", str(coder), "--output_dir", str(folder), "--sandbox-url", sandbox.url]
+    easy = folder.parent / "easy.jsonl"
+    rows = [{"sequence": [value] * n} for n in range(3, 7) for value in (10, 20, 30)]
+    easy.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = [
+        "--data_path",
+        str(easy),
+        "--model_name",
+        str(coder),
+        "--output_dir",
+        str(folder),
+        "--sandbox-url",
+        sandbox.url,
+    ]
     return ["train", "program", *SMALL, *place, *more]
 
 

@@ -28,7 +28,10 @@ Sequence8 = Sequence[int]
 
 
 def _xz(data: bytes) -> bytes:
-    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    # The preset's own dictionary, 64 MB, takes longer to make than most of what is compressed here.
+    size = min(1 << 26, max(1 << 12, len(data)))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}]
+    return lzma.compress(data, filters=filters)
 
 
 def _zstd(data: bytes) -> bytes:

@@ -17,7 +17,8 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from shared.errors import NoAnswer
-from trainer.channels.text.heldout import Evaluation, better, evaluate
+from trainer.channels.text.chance import Chance
+from trainer.channels.text.heldout import Evaluation, HeldOut, better, evaluate
 from trainer.channels.text.record import RENAMED, episode_rows, examples, live_line, step_row
 from trainer.channels.text.reward_function import Batch, CompressionReward
 from trainer.config_text import TextConfig
@@ -28,7 +29,12 @@ from trainer.tasks.task import Task
 if TYPE_CHECKING:
     from trainer.channels.text.trainer import TextTrainer
 
+# Of the program channel: more programs without a verdict than this share are a step without an answer.
 NO_ANSWER = 0.5
+
+
+class Halted(RuntimeError):
+    """A step or an evaluation cannot be done; raised on every rank, and before any weight is moved."""
 
 
 def say(text: str) -> None:
@@ -40,32 +46,29 @@ class Recorder(TrainerCallback):
     """Write metrics and episodes, hold the multiplier, and end a run that gets no answers.
 
     reason   why the run was ended early, with a hint; empty while it goes on
-    fault    whether that reason is an error (exit code 1)
+    chance   the random states as the step at hand found them
     seconds  where the time went, by room
     """
 
     def __init__(self, trainer: TextTrainer, reward: CompressionReward, run: Run | None) -> None:
         self.trainer, self.reward, self.run = trainer, reward, run
         self.config, self.tasks = reward.config, {task.task_id: task for task in reward.tasks}
-        self.outages, self.reason = 0, ""
+        self.reason = ""
         self.row: dict[str, Any] = {}
         self.seconds = {"train": 0.0, "decode": 0.0, "sandbox": 0.0}
-        self._started, self._unanswered = time.monotonic(), False
+        self.chance = Chance.now()
+        self._started = time.monotonic()
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = time.monotonic()
         self.trainer.sample_s = 0.0
+        self.chance = Chance.now()
 
-    def on_pre_optimizer_step(
-        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Forget the gradient of a step without answers: it is zero, but momentum would move the weights."""
-        batches = _everywhere(self.reward.taken)
-        if batches:
-            self._unanswered = all(e.reward is None for batch in batches for e in batch.episodes)
-        if self._unanswered:
-            for parameter in self.trainer.model.parameters():
-                parameter.grad = None
+    def require_rewards(self) -> None:
+        """Leave the step if the rewards of any rank did not come. Raises Halted, on every rank."""
+        for missing in _everywhere([self.reward.missing]):
+            if missing:
+                raise Halted(missing)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         batches, step = _everywhere(self.reward.take()), state.global_step
@@ -81,9 +84,6 @@ class Recorder(TrainerCallback):
                 say(
                     examples(step, [e for b in batches for e in b.episodes], self.tasks, self.config.examples)
                 )
-        self._watch(row)
-        if self.reason and step % self.config.generation_steps == 0:
-            control.should_training_stop = control.should_save = True
 
     def _time(self, row: dict[str, Any]) -> None:
         row["time/step_s"] = time.monotonic() - self._started
@@ -92,19 +92,6 @@ class Recorder(TrainerCallback):
         row["time/train_s"] = row["time/step_s"] - decode - sandbox
         for name, value in (("train", row["time/train_s"]), ("decode", decode), ("sandbox", sandbox)):
             self.seconds[name] += value
-
-    def _watch(self, row: dict[str, Any]) -> None:
-        """Find a reason to stop; every rank finds the same."""
-        if "none_fraction" in row:
-            self.outages = self.outages + 1 if row["none_fraction"] > NO_ANSWER else 0
-        faults = [str(fault) for fault in _everywhere([self.reward.fault]) if fault is not None]
-        if faults:
-            self.reason = faults[0]
-        elif self.outages >= self.config.max_outages:
-            self.reason = (
-                f"the services gave no answer for {self.outages} steps of {self.config.deadline_s:g} s each; "
-                "look at their logs (`psuedoptimal doctor`)"
-            )
 
     def on_log(
         self,
@@ -132,57 +119,88 @@ class Recorder(TrainerCallback):
 
 
 class HeldOutCallback(TrainerCallback):
-    """Evaluate on the validation tasks every eval_steps, and keep the best weights in checkpoints/best."""
+    """Evaluate on the validation tasks every eval_steps, and keep the best weights in checkpoints/best.
 
-    def __init__(self, trainer: TextTrainer, config: TextConfig, tasks: list[Task], run: Run | None) -> None:
+    None is left out: an outage ends the run, and the run that goes on begins with the evaluation.
+    """
+
+    def __init__(
+        self, trainer: TextTrainer, config: TextConfig, tasks: list[Task], run: Run | None,
+        stopping: threading.Event,
+    ) -> None:  # fmt: skip
         self.trainer, self.config, self.tasks, self.run = trainer, config, tasks, run
-        self.seconds = 0.0
+        self.stopping, self.seconds = stopping, 0.0
         self.best: Evaluation | None = None
         found = run.read_json("checkpoints/best/best.json") if run else None
         if found:
             self.best = Evaluation(**found)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step == 0:
-            self.look(state.global_step)
+        missing = self.run is not None and not self._is_done(state.global_step)
+        if self._is_due(state) and any(_everywhere([missing])) and (reason := self.look(state.global_step)):
+            raise Halted(reason)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step % self.config.eval_steps == 0 or state.global_step >= state.max_steps:
-            self.look(state.global_step)
+        if not self._is_due(state):
+            return
+        self.trainer.recorder.reason = self.look(state.global_step)
+        if self.trainer.recorder.reason:
+            control.should_training_stop = True
+            # Within a sampled batch no checkpoint resumes exactly: the last one that does is gone on from.
+            control.should_save = state.global_step % self.config.generation_steps == 0
 
-    def look(self, step: int) -> None:
-        """Evaluate, and save the weights if they are the best so far. An outage skips one look."""
-        accelerator, started = self.trainer.accelerator, time.monotonic()
-        keep = False
+    def _is_due(self, state: TrainerState) -> bool:
+        return state.global_step % self.config.eval_steps == 0 or state.global_step >= state.max_steps
+
+    def _is_done(self, step: int) -> bool:
+        """Whether this run's evaluation of the step is there, and the best weights that were chosen by it."""
+        assert self.run is not None
+        rows = self.run.rows("evaluations.jsonl")
+        seen = any(row["step"] == step and row["split"] == "validation" for row in rows)
+        return seen and (step == 0 or self.best is not None)
+
+    def look(self, step: int) -> str:
+        """Evaluate, and save the weights if they are the best so far.
+
+        returns  on every rank, why there was no evaluation; empty if there was one
+        """
+        started = time.monotonic()
+        found, keep, reason = None, False, ""
         if self.run is not None:
-            keep = self._evaluated(step)
+            try:
+                found = self._evaluated(step)
+            except NoAnswer as error:
+                reason = f"no held-out evaluation of step {step}: {error}"
+        if (
+            found is not None
+            and step > 0
+            and better(found.evaluation, self.best, self.config.target_pass_rate)
+        ):
+            self.best, keep = found.evaluation, True
         if any(_everywhere([keep])):
             self._save(self.run)
-        accelerator.wait_for_everyone()
+        if self.run is not None and found is not None:
+            self._record(self.run, found, keep)
+        self.trainer.accelerator.wait_for_everyone()
         self.seconds += time.monotonic() - started
+        return next(filter(None, _everywhere([reason])), "")
 
-    def _evaluated(self, step: int) -> bool:
-        assert self.run is not None
-        student = Student(
-            "student",
-            self.trainer.accelerator.unwrap_model(self.trainer.model),
-            self.trainer.processing_class,
+    def _evaluated(self, step: int) -> HeldOut:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        student = Student("student", model, self.trainer.processing_class)
+        return evaluate(
+            student, self.tasks, self.config, step=step, split="validation", stopping=self.stopping.is_set
         )
-        try:
-            found = evaluate(student, self.tasks, self.config, step=step, split="validation")
-        except NoAnswer as error:
-            say(f"step {step}: no held-out evaluation, a service is away: {error}")
-            return False
+
+    def _record(self, run: Run, found: HeldOut, best: bool) -> None:
+        """Note an evaluation; last of all in evaluations.jsonl, which says that it was done."""
         new = found.evaluation
-        self.run.append("heldout.jsonl", [{"step": step, **record._asdict()} for record in found.records])
-        self.run.append("evaluations.jsonl", [new._asdict()])
-        keep = step > 0 and better(new, self.best, self.config.target_pass_rate)
-        self.best = new if keep else self.best
+        run.append("heldout.jsonl", [{"step": new.step, **record._asdict()} for record in found.records])
+        run.append("evaluations.jsonl", [new._asdict()])
         say(
-            f"held-out at step {step}: pass {new.pass_rate:.3f}  tokens {new.tokens:.1f}"
-            + ("  (best)" if keep else "")
+            f"held-out at step {new.step}: pass {new.pass_rate:.3f}  tokens {new.tokens:.1f}"
+            + ("  (best)" if best else "")
         )
-        return keep
 
     def _save(self, run: Run | None) -> None:
         """Replace checkpoints/best by the present weights; a kill leaves the old one or the new one."""
@@ -204,15 +222,23 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Mark a checkpoint as whole once every rank has written its part."""
+    """Mark a checkpoint as whole once every rank has written its part.
+
+    saved  the step of the last one, or the one this run goes on from
+    """
 
     def __init__(self, trainer: TextTrainer, recorder: Recorder, run: Run | None) -> None:
         self.trainer, self.recorder, self.run = trainer, recorder, run
+        self.saved = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved = state.global_step
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.trainer.accelerator.wait_for_everyone()
         if self.run is not None:
             mark_complete(self.run.checkpoints / f"checkpoint-{state.global_step}", self.recorder.state())
+        self.saved = state.global_step
 
 
 class Interrupts(TrainerCallback):
@@ -258,6 +284,7 @@ def _everywhere(local: list[Any]) -> list[Any]:
 __all__ = [
     "Batch",
     "CheckpointCallback",
+    "Halted",
     "HeldOutCallback",
     "Interrupts",
     "Recorder",

@@ -6,20 +6,24 @@ that fails is an outcome, never an error.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from shared.clients import DecoderClient, SandboxClient
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, NoAnswer
 from shared.wire import MAX_TEXT, Capabilities, JudgeJob, ModelCard, Outcome, Verdict
 from trainer.config import ConfigError
 from trainer.config_text import Services
 from trainer.tasks.task import Task
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 REASON_LENGTH = 500
 # What every decoder and every sandbox takes: refused as well, it shows that the message is not at fault.
 HARMLESS = "pass\n"
@@ -185,6 +189,29 @@ class Exchange:
     async def identities(self) -> Identities:
         """Return who decodes and who judges. Raises RoomError."""
         return Identities(await self.decoder.model(), await self.sandbox.capabilities())
+
+
+async def patiently(
+    ask: Callable[[], Awaitable[T]], config: Services, stopping: Callable[[], bool] = lambda: False
+) -> T:
+    """Ask until there is an answer, at most max_outages times.
+
+    ask       waits deadline_s for a service that is away
+    stopping  whether to give up after the try at hand
+    raises    NoAnswer after the last try
+    """
+    for tried in range(1, config.max_outages + 1):
+        try:
+            return await ask()
+        except NoAnswer as error:
+            logger.warning("no answer, try %d of %d: %s", tried, config.max_outages, error)
+            last = error
+        if stopping():
+            break
+    raise NoAnswer(
+        f"the services gave no answer, {tried} times in {config.deadline_s:g} s each: {last}",
+        hint="look at their logs (`psuedoptimal doctor`)",
+    ) from last
 
 
 class Identities(NamedTuple):

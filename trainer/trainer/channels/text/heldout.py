@@ -5,12 +5,12 @@ The validation tasks choose; the test tasks are looked at before the first step 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from shared.clients import run
-from trainer.channels.text.exchange import Exchange
+from trainer.channels.text.exchange import Exchange, patiently
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import evaluate_messages
 from trainer.measure.record import Message, Record
@@ -43,12 +43,14 @@ class HeldOut(NamedTuple):
 
 
 def evaluate(
-    student: Student, tasks: Sequence[Task], config: TextConfig, *, step: int, split: str
-) -> HeldOut:
+    student: Student, tasks: Sequence[Task], config: TextConfig, *, step: int, split: str,
+    stopping: Callable[[], bool] = lambda: False,
+) -> HeldOut:  # fmt: skip
     """Have the student write one greedy message per task and send them through both services.
 
-    student  in any mode; it is in evaluation mode while it writes
-    raises   NoAnswer in an outage that outlasts the deadline: an evaluation is whole or it is none
+    student   in any mode; it is in evaluation mode while it writes
+    stopping  whether an outage is no longer worth waiting for
+    raises    NoAnswer after max_outages tries: an evaluation is whole or it is none
     """
     training = student.model.training
     student.model.eval()
@@ -56,7 +58,7 @@ def evaluate(
         messages = encode_tasks(student, tasks, max_new_tokens=config.max_completion_length, batch_size=BATCH)
     finally:
         student.model.train(training)
-    records = run(_records(tasks, messages, config))
+    records = run(patiently(lambda: _records(tasks, messages, config), config, stopping))
     reference = fmean(student.count(task.reference) for task in tasks)
     passed = fmean(record.passed for record in records)
     tokens = fmean(record.tokens for record in records)

@@ -31,25 +31,19 @@ def step_row(batches: Sequence[Batch]) -> dict[str, Any]:
     episodes = [episode for batch in batches for episode in batch.episodes]
     if not episodes:
         return {}
-    scored = [e for e in episodes if e.reward is not None]
     row: dict[str, Any] = {
-        "none_fraction": 1 - len(scored) / len(episodes),
         "message/tokens": fmean(e.tokens for e in episodes),
         "message/distinct": len({e.message for e in episodes}) / len(episodes),
         "time/decode_s": max(batch.decode_s for batch in batches),
         "time/sandbox_s": max(batch.sandbox_s for batch in batches),
+        "reward/mean": fmean(e.reward for e in episodes),
+        "reward/std": pstdev(e.reward for e in episodes),
+        "pass_rate": fmean(e.passed for e in episodes),
+        "ratio": fmean(e.reference_tokens / max(1, e.tokens) for e in episodes),
+        "pass_rate_by_family": by_family(episodes),
     }
     for outcome in sorted({e.outcome for e in episodes}):
         row[f"verdict/{outcome}"] = sum(e.outcome == outcome for e in episodes) / len(episodes)
-    if scored:
-        rewards = [e.reward for e in scored if e.reward is not None]
-        row |= {
-            "reward/mean": fmean(rewards),
-            "reward/std": pstdev(rewards),
-            "pass_rate": fmean(e.passed for e in scored),
-            "ratio": fmean(e.reference_tokens / max(1, e.tokens) for e in scored),
-            "pass_rate_by_family": by_family(scored),
-        }
     return row
 
 

@@ -1,13 +1,12 @@
 """What GRPO calls for its rewards: messages in, one number or None per message out. Never raises.
 
-None means "no answer", and only an outage gives it; a step without answers moves no weight (callbacks.py).
-What is fatal is kept in `fault` for the trainer to stop by.
+None means "no answer", for all messages of a call: then `missing` says why, and the step is not taken
+(callbacks.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,21 +15,19 @@ from typing import Any, NamedTuple
 from shared.errors import NoAnswer, RequestRefused
 from shared.wire import MAX_TEXT
 from trainer.channels.text.controllers import Multiplier
-from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused
+from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused, patiently
 from trainer.channels.text.rewards import Judged, score
 from trainer.config_text import TextConfig
 from trainer.measure.students import has_visible
 from trainer.tasks.task import Task
 
-logger = logging.getLogger(__name__)
 POLL_S = 0.2
 
 
 class Episode(NamedTuple):
-    """One message and what came of it. `outcome` is a verdict's, or truncated, invisible, no_answer.
+    """One message and what came of it. `outcome` is a verdict's, or truncated, invisible, refused.
 
     reference_tokens  tokens of the task's reference code
-    reward            None if there was no answer
     """
 
     task_id: str
@@ -40,7 +37,7 @@ class Episode(NamedTuple):
     reference_tokens: int
     program: str
     outcome: str
-    reward: float | None
+    reward: float
 
     @property
     def passed(self) -> bool:
@@ -68,7 +65,8 @@ class CompressionReward:
     multiplier  what passing is worth; used by the lagrangian and relative rewards
     stopping    set when the run is to stop: an outage is then not waited for
     taken       batches since the trainer last took them
-    fault       what makes going on pointless: a task the judge refuses, a token the services refuse
+    missing     why the last call has no rewards: an outage, a task the judge refuses, a token the services
+                refuse; empty if it has
     """
 
     config: TextConfig
@@ -78,7 +76,7 @@ class CompressionReward:
     multiplier: Multiplier
     stopping: threading.Event = field(default_factory=threading.Event)
     taken: list[Batch] = field(default_factory=list)
-    fault: Exception | None = None
+    missing: str = ""
     __name__ = "compression"
 
     def __post_init__(self) -> None:
@@ -97,31 +95,32 @@ class CompressionReward:
         task: list[int],
         **_: Any,
     ) -> list[float | None]:
-        """Return the rewards [N]; the arguments are TRL's, `task` is the data set's column."""
+        """Return the rewards [N], or [N] None. The arguments are TRL's; `task` is the data set's column."""
         sent = [self._message(c, ids) for c, ids in zip(completions, completion_ids, strict=True)]
-        tasks = [self.tasks[i] for i in task]
         asked = [place for place, message in enumerate(sent) if not message.refused]
+        tasks = [self.tasks[i] for i in task]
+
+        async def ask() -> Outcomes:
+            return await self._ask([tasks[i] for i in asked], [sent[i].text for i in asked])
+
+        self.missing = ""
         try:
-            answer = await self._ask([tasks[i] for i in asked], [sent[i].text for i in asked])
-        except NoAnswer as error:
-            logger.warning("no answer for %d messages: %s", len(sent), error)
-            answer = None
-        except (TaskRefused, RequestRefused) as error:
-            self.fault, answer = error, None
-        return self._rewards(sent, task, asked, answer)
+            answer = await patiently(ask, self.config, self.stopping.is_set)
+        except (NoAnswer, TaskRefused, RequestRefused) as error:
+            self.missing = str(error)
+            return [None] * len(sent)
+        return [*self._rewards(sent, task, asked, answer)]
 
     def _rewards(
-        self, sent: list[Sent], indices: list[int], asked: list[int], answer: Outcomes | None
-    ) -> list[float | None]:
+        self, sent: list[Sent], indices: list[int], asked: list[int], answer: Outcomes
+    ) -> list[float]:
         """Put outcomes and rewards together, and keep the episodes."""
-        programs, outcomes = [""] * len(sent), [message.refused or "no_answer" for message in sent]
-        if answer is not None:
-            for place, program, finding in zip(asked, answer.programs, answer.findings, strict=True):
-                programs[place], outcomes[place] = program, finding.outcome
+        programs, outcomes = [""] * len(sent), [message.refused for message in sent]
+        for place, program, finding in zip(asked, answer.programs, answer.findings, strict=True):
+            programs[place], outcomes[place] = program, finding.outcome
         reference = [self._reference[i] for i in indices]
         judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference, indices)
-        scores = score(self.config, judged, self.multiplier.value)
-        rewards = [None if answer is None else float(value) for value in scores]
+        rewards = [float(value) for value in score(self.config, judged, self.multiplier.value)]
         tasks = [self.tasks[i] for i in indices]
         episodes = [
             Episode(t.task_id, t.family, m.text, m.tokens, ref, program, outcome, reward)
@@ -129,8 +128,7 @@ class CompressionReward:
                 tasks, sent, reference, programs, outcomes, rewards, strict=True
             )
         ]
-        times = (answer.unique, answer.decode_s, answer.sandbox_s) if answer else ()
-        self.taken.append(Batch(episodes, *times))
+        self.taken.append(Batch(episodes, answer.unique, answer.decode_s, answer.sandbox_s))
         return rewards
 
     def _message(self, completion: Any, ids: list[int]) -> Sent:

@@ -20,7 +20,15 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import shutdown_event_loop_in_daemon
 
 from shared.clients import run as run_async
-from trainer.channels.text.callbacks import CheckpointCallback, HeldOutCallback, Interrupts, Recorder, say
+from shared.errors import NoAnswer
+from trainer.channels.text.callbacks import (
+    CheckpointCallback,
+    Halted,
+    HeldOutCallback,
+    Interrupts,
+    Recorder,
+    say,
+)
 from trainer.channels.text.controllers import Multiplier
 from trainer.channels.text.exchange import Exchange, check_generator
 from trainer.channels.text.heldout import Evaluation, evaluate, summary_of
@@ -57,6 +65,17 @@ class TextTrainer(GRPOTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: it would ask the hub and the trackers about the run."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        scored = super()._generate_and_score_completions(inputs)
+        self.recorder.require_rewards()
+        return scored
+
+    def save_last_step(self) -> None:
+        """Write the checkpoint that the last step's end would have written, on every rank."""
+        self.recorder.chance.restore()
+        self._save_checkpoint(self.model_wrapped, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         started = time.monotonic()
@@ -95,15 +114,16 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
     trainer = _trainer(config, policy, chosen, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
-    heldout = HeldOutCallback(trainer, config, validation, run)
+    heldout = HeldOutCallback(trainer, config, validation, run, reward.stopping)
     interrupts = Interrupts(reward.stopping, config.generation_steps)
-    for callback in (recorder, heldout, interrupts, CheckpointCallback(trainer, recorder, run)):
+    checkpoints = CheckpointCallback(trainer, recorder, run)
+    for callback in (recorder, checkpoints, heldout, interrupts):
         trainer.add_callback(callback)
     if checkpoint is not None:
         recorder.load(read_state(checkpoint))
     try:
         with interrupts:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _train(trainer, checkpoints, checkpoint)
     finally:
         _close(trainer, reward)
     step = trainer.state.global_step
@@ -112,7 +132,21 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     if recorder.reason:
         return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
-    return Ended(0, "", _summarise(config, run, test, untrained, seconds) if run else None)
+    try:
+        return Ended(0, "", _summarise(config, run, test, untrained, seconds) if run else None)
+    except NoAnswer as error:
+        return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
+
+
+def _train(trainer: TextTrainer, checkpoints: CheckpointCallback, checkpoint: Path | None) -> None:
+    """Train to the end, or to a step that cannot be taken: the last checkpoint lies in front of it."""
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Halted as halted:
+        trainer.recorder.reason = str(halted)
+        if trainer.state.global_step > checkpoints.saved:
+            trainer.save_last_step()
+        trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 def _close(trainer: TextTrainer, reward: CompressionReward) -> None:
