@@ -16,7 +16,7 @@ import pytest
 
 from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig
-from trainer.runs import LOCK, DiskFull, Run, is_disk_full, mark_complete, read_state, truncate_after
+from trainer.runs import LOCK, DiskFull, Run, end_of, is_disk_full, mark_complete, read_state
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_checkpoints_are_ordered_by_step_not_by_name(run: Run) -> None:
 def test_a_torn_line_alone_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "m.jsonl"
     file.write_text('{"step": 1}\n{"step": 1, "x', encoding="utf-8")
-    truncate_after(file, 9)
+    os.truncate(file, end_of(file, 9))
     assert file.read_text(encoding="utf-8") == '{"step": 1}\n'
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.checkpoints import damage
 from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
 from trainer.config_text import Services, TextConfig
 from trainer.runs import Run
@@ -115,15 +117,16 @@ def _opened(config: TextConfig, resume: Path | None) -> Iterator[tuple[Run | Non
     raises  ConfigError if another process writes to the run
     """
     main = int(os.environ.get("RANK", "0")) == 0
+    damage_of = functools.partial(damage, keys=("multiplier", "seconds"))
     if not main:
-        complete = Run.open(resume).complete_checkpoints() if resume else []
-        yield None, complete[-1] if complete else None, resume or config.runs / str(config.name)
+        checkpoint = Run.open(resume).last_checkpoint(damage_of)[0] if resume else None
+        yield None, checkpoint, resume or config.runs / str(config.name)
         return
     if resume is None:
         print(dump_yaml(config), file=sys.stderr)
     run = Run.open(resume) if resume else Run.create(config.runs, config.name, config, prefix="text")
     with run.held():
-        yield run, run.rewind() if resume else None, run.folder
+        yield run, run.rewind(damage_of) if resume else None, run.folder
 
 
 def finish(ended: Ended, *, as_json: bool) -> int:

@@ -20,10 +20,12 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from trainer.config import ConfigError, Section, dump_yaml
 
 COMPLETE = "complete.json"
 LOCK = "run.lock"
+CHECKPOINT = re.compile(r"checkpoint-\d+")
 # What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when writes fall short.
 DISK_FULL_SIGNS = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
 STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
@@ -155,22 +158,64 @@ class Run:
 
     def complete_checkpoints(self) -> list[Path]:
         """Return the checkpoints that were written to the end, oldest first."""
-        found = [p.parent for p in self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
-        return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+        return [path for path in self._numbered() if (path / COMPLETE).is_file()]
 
-    def rewind(self) -> Path | None:
-        """Prepare to resume: drop half-written checkpoints, and the lines of steps after the last whole one.
+    def _numbered(self) -> list[Path]:
+        found = [path for path in self.checkpoints.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
+        return sorted(found, key=_step_of)
 
-        returns  the checkpoint to resume from, or None to start over
+    def last_checkpoint(self, damage: Callable[[Path], str]) -> tuple[Path | None, dict[Path, str]]:
+        """Return the newest undamaged checkpoint, and what is wrong with each one after it.
+
+        damage  says what is wrong with a checkpoint; empty for nothing
         """
-        complete = self.complete_checkpoints()
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            if folder not in complete:
+        damaged: dict[Path, str] = {}
+        for folder in reversed(self.complete_checkpoints()):
+            reason = damage(folder)
+            if not reason:
+                return folder, damaged
+            damaged[folder] = reason
+        return None, damaged
+
+    def rewind(self, damage: Callable[[Path], str] = lambda _: "") -> Path | None:
+        """Prepare to resume: put damaged checkpoints aside, drop half-written ones, and the lines of steps
+        after the one that is gone on from.
+
+        damage   as of last_checkpoint
+        returns  the checkpoint to resume from, or None to start over
+        raises   ConfigError, with nothing changed, if all checkpoints are damaged or a record is
+        """
+        chosen, damaged = self.last_checkpoint(damage)
+        if damaged and chosen is None:
+            raise ConfigError(
+                f"{next(iter(damaged.values()))}, and there is no earlier checkpoint; put the file back, or "
+                f"start a new run with --config {self.folder / 'config.yaml'}"
+            )
+        step = _step_of(chosen) if chosen else -1
+        ends = {path: end_of(path, step) for name in STEPPED if (path := self.folder / name).is_file()}
+        for path, end in ends.items():
+            os.truncate(path, end)
+        for folder in self._numbered():
+            if folder in damaged:
+                assert chosen is not None
+                print(
+                    f"{damaged[folder]}; going on from {chosen.name}, it is now {aside(folder)}",
+                    file=sys.stderr,
+                )
+            elif not (folder / COMPLETE).is_file():
                 shutil.rmtree(folder)
-        step = int(complete[-1].name.rpartition("-")[2]) if complete else -1
-        for name in STEPPED:
-            truncate_after(self.folder / name, step)
-        return complete[-1] if complete else None
+        return chosen
+
+
+def aside(folder: Path) -> Path:
+    """Rename what is damaged to `damaged-NAME`, in the place of an earlier one, and return that path."""
+    new = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(new, ignore_errors=True)
+    return folder.rename(new)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,34 +235,51 @@ def append_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise
 
 
-def truncate_after(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step` and a torn last line; lines stand in the order of their steps."""
-    if not path.is_file():
-        return
+def end_of(path: Path, step: int) -> int:
+    """Return the bytes of a .jsonl file up to the lines of steps after `step`, or to a torn last line.
+
+    raises  ConfigError naming a line that is no record; lines stand in the order of their steps
+    """
     kept = 0
     with path.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                found = int(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(
+                    f"{path}, line {number}: not a record of a step: {line[:60]!r}; remove the line "
+                    f"(`sed -i {number}d {path}`) and use --resume again"
+                ) from error
+            if found > step:
                 break
             kept += len(line)
-    os.truncate(path, kept)
+    return kept
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """Return the bytes of every file in a checkpoint but complete.json, by its path inside."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETE)
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Write what a whole checkpoint ends with: our own state, in the file that says it is whole.
+    """Write what a whole checkpoint ends with: our own state, in the file that says what it is made of.
 
     checkpoint  the folder, with everything else already in it
     state       what our controllers need to go on, JSON
     """
+    written = {**state, "files": files_of(checkpoint)}
     partial = checkpoint / f".{COMPLETE}.partial"
-    partial.write_text(json.dumps(state), encoding="utf-8")
+    partial.write_text(json.dumps(written), encoding="utf-8")
     partial.replace(checkpoint / COMPLETE)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the state that mark_complete wrote."""
     state: dict[str, Any] = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-    return state
+    return {key: value for key, value in state.items() if key != "files"}
 
 
 def _explain(error: OSError, path: Path) -> None:

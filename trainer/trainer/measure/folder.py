@@ -61,9 +61,9 @@ def read_run(path: str | Path, *, episodes: bool = True) -> RunFolder:
     return RunFolder(
         folder,
         config=_yaml(folder / "config.yaml"),
-        services=_json(folder / "services.json"),
-        summary=_json(folder / "summary.json"),
-        evaluation=_json(folder / "evaluation.json"),
+        services=read_object(folder / "services.json"),
+        summary=read_object(folder / "summary.json"),
+        evaluation=read_object(folder / "evaluation.json"),
         metrics=latest_by_step(lines),
         episodes=read_lines(folder / "episodes.jsonl") if episodes else [],
         heldout=read_lines(folder / "heldout.jsonl") if episodes else [],
@@ -131,7 +131,7 @@ def checkpoint_folder(run: Path, which: str = "best") -> Path:
     raise FileNotFoundError(f"no checkpoint {which!r} in {root}; there are: {there}")
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """Return a JSON object; {} where there is no file."""
     if not file.is_file():
         return {}

@@ -5,7 +5,6 @@ Loads models (through `students`), talks to no service.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from trainer.config_text import TextConfig
 from trainer.measure.baselines import baselines, shuffled
-from trainer.measure.folder import checkpoint_folder
+from trainer.measure.folder import checkpoint_folder, read_object
 from trainer.measure.language import describe
 from trainer.measure.record import Message, Sender
 from trainer.measure.students import Student, encode_tasks, load_student
@@ -62,8 +61,7 @@ def senders_of(
 
 def _named(checkpoint: Path) -> str:
     """Return a checkpoint's name, with its step where it is called "best"."""
-    note = checkpoint / "best.json"
-    step = json.loads(note.read_text(encoding="utf-8")).get("step") if note.is_file() else None
+    step = read_object(checkpoint / "best.json").get("step")
     return checkpoint.name if step is None else f"{checkpoint.name} (step {step})"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.channels.text.prompts import encoder_messages
+from trainer.checkpoints import weights_damage
 from trainer.measure.record import Message
 from trainer.tasks.task import Task
 
@@ -61,7 +62,7 @@ def load_student(
     source     model folder, checkpoint folder or hub name
     base       the model an adapter belongs to; the one its config names if not given
     precision  device, dtype and quantisation, as it was trained; bfloat16 on CUDA, else float32, if not given
-    raises     ValueError if the folder holds neither a model nor an adapter
+    raises     ValueError if the folder holds neither a model nor an adapter, or weights that are damaged
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -71,6 +72,8 @@ def load_student(
         raise ValueError(
             f"{folder} holds neither config.json nor {ADAPTER}; name a model or a checkpoint folder"
         )
+    if reason := weights_damage(folder):
+        raise ValueError(f"{reason}; take another checkpoint (--checkpoint last, or a step)")
     root = str(base or adapter["base_model_name_or_path"]) if adapter else str(source)
     device = precision.device if precision else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = precision.dtype if precision else torch.bfloat16 if device == "cuda" else torch.float32

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from shared.errors import NoAnswer
 from trainer.channels.text.chance import Chance
-from trainer.channels.text.heldout import Evaluation, HeldOut, better, evaluate
+from trainer.channels.text.heldout import HeldOut, better, evaluate, read_best
 from trainer.channels.text.record import RENAMED, episode_rows, examples, live_line, step_row
 from trainer.channels.text.reward_function import Batch, CompressionReward
 from trainer.config_text import TextConfig
@@ -130,10 +130,7 @@ class HeldOutCallback(TrainerCallback):
     ) -> None:  # fmt: skip
         self.trainer, self.config, self.tasks, self.run = trainer, config, tasks, run
         self.stopping, self.seconds = stopping, 0.0
-        self.best: Evaluation | None = None
-        found = run.read_json("checkpoints/best/best.json") if run else None
-        if found:
-            self.best = Evaluation(**found)
+        self.best = read_best(run) if run else None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         missing = self.run is not None and not self._is_done(state.global_step)

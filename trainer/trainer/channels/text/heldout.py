@@ -5,16 +5,21 @@ The validation tasks choose; the test tasks are looked at before the first step 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from shared.clients import run
 from trainer.channels.text.exchange import Exchange, patiently
+from trainer.checkpoints import weights_damage
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import evaluate_messages
 from trainer.measure.record import Message, Record
 from trainer.measure.students import Student, encode_tasks
+from trainer.runs import Run, aside
 from trainer.tasks.task import Task
 
 BATCH = 64
@@ -69,6 +74,25 @@ async def _records(tasks: Sequence[Task], messages: Sequence[Message], config: T
     greedy = config.model_copy(update={"generator_temperature": 0.0})
     async with Exchange(greedy) as exchange:
         return await evaluate_messages(tasks, messages, exchange)
+
+
+def read_best(run: Run) -> Evaluation | None:
+    """Return the evaluation that chose a run's best weights; None if there are none yet.
+
+    What is damaged is put aside, and said: the next evaluation then chooses anew.
+    """
+    note = run.best / "best.json"
+    if not run.best.is_dir():
+        return None
+    try:
+        found = TypeAdapter(Evaluation).validate_json(note.read_bytes())
+        reason = weights_damage(run.best)
+    except (OSError, ValidationError) as error:
+        reason = f"{note}: cannot be read ({str(error).splitlines()[0]})"
+    if reason:
+        print(f"{reason}; the best weights are chosen anew, it is now {aside(run.best)}", file=sys.stderr)
+        return None
+    return found
 
 
 def better(new: Evaluation, old: Evaluation | None, target: float) -> bool:

@@ -133,7 +133,7 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
-        return Ended(0, "", _summarise(config, run, test, untrained, seconds) if run else None)
+        return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
     except NoAnswer as error:
         return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
 
@@ -196,18 +196,14 @@ def _summarise(
     run: Run,
     test: Sequence[Task],
     untrained: Evaluation | None,
+    best: Evaluation | None,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Measure the best checkpoint on the test tasks and write summary.json."""
-    assert untrained is not None
+    assert untrained is not None and best is not None
     started = time.monotonic()
-    kept = run.read_json("checkpoints/best/best.json")
-    if kept is None:
-        raise ConfigError(
-            f"{run.folder}: no evaluation succeeded, so there is no best checkpoint; --resume tries again"
-        )
     student = load_student(run.best, base=config.student_source, precision=precision(config))
-    found = evaluate(student, test, config, step=kept["step"], split="test").evaluation
+    found = evaluate(student, test, config, step=best.step, split="test").evaluation
     seconds["evaluate"] += time.monotonic() - started
     summary = summary_of(found, untrained, config, seconds)
     run.write_json("summary.json", summary)
