@@ -18,7 +18,7 @@ import pytest
 
 from sandbox_service import judge_worker
 from sandbox_service.jails.process import Process
-from sandbox_service.jails.uids import Uids
+from sandbox_service.jails.uids import Uids, _uids_in_use
 from sandbox_service.run import Run
 from shared.wire import Limits
 
@@ -204,3 +204,15 @@ def test_what_a_killed_service_left_in_tmp_is_swept_at_the_next_start(tmp_path: 
         jail.close()
     finally:
         shutil.rmtree(mine)
+
+
+def test_no_lane_takes_another_services_uids(cell: Any) -> None:
+    if cell.pool.jail.name not in ("bwrap", "process") or os.geteuid() != 0:
+        pytest.skip("no uids of this machine are given to runs")
+    theirs = cell.pool.jail.uids
+    span = range(theirs.first, theirs.first + 4 * theirs.each)
+    held = {uid for uid in _uids_in_use() if uid in span}
+    assert held, "those that wait have uids already"
+    for _ in range(30):
+        first = Uids(20_000, 4, 1000).first
+        assert not any(first <= uid < first + 4000 for uid in held)
