@@ -38,7 +38,7 @@ class Uids:
 
 def _uids_in_use() -> set[int]:
     """Return the real uids of all processes that can be seen."""
-    found = set()
+    found: set[int] = set()
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             with status.open("rb") as file:
