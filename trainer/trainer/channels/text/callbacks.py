@@ -46,7 +46,7 @@ class Recorder(TrainerCallback):
     """Write metrics and episodes, hold the multiplier, and end a run that gets no answers.
 
     reason   why the run was ended early, with a hint; empty while it goes on
-    chance   the random states as the step at hand found them
+    chance   the random states at the end of the last step
     seconds  where the time went, by room
     """
 
@@ -62,7 +62,6 @@ class Recorder(TrainerCallback):
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = time.monotonic()
         self.trainer.sample_s = 0.0
-        self.chance = Chance.now()
 
     def require_rewards(self) -> None:
         """Leave the step if the rewards of any rank did not come. Raises Halted, on every rank."""
@@ -71,6 +70,8 @@ class Recorder(TrainerCallback):
                 raise Halted(missing)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Here, not where a step begins: a new epoch draws in between, and does so again after a resume.
+        self.chance = Chance.now()
         batches, step = _everywhere(self.reward.take()), state.global_step
         row = step_row(batches)
         if row.get("pass_rate") is not None and self.config.reward in ("lagrangian", "relative"):

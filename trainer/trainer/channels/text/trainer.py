@@ -72,7 +72,7 @@ class TextTrainer(GRPOTrainer):
         return scored
 
     def save_last_step(self) -> None:
-        """Write the checkpoint that the last step's end would have written, on every rank."""
+        """Write the checkpoint that the end of the last step would have written, on every rank."""
         self.recorder.chance.restore()
         self._save_checkpoint(self.model_wrapped, None)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
