@@ -2,10 +2,13 @@
 
     python -m trainer.starter.build                 both, about 15 minutes on two cores
     python -m trainer.starter.build --only student
+    python -m trainer.starter.build --only second --seed 2 --second-out runs/second-generator
 
 The generator learns to decode complete, abbreviated and damaged code to code. The student learns to put
 a description into code, slightly damaged. Neither ever meets a composition of the validation or test
-split. The same seed and library versions give the same weights on the same machine.
+split. The second generator has another seed, size and tokenizer, and nothing is trained against it: it
+shows whether messages are a language or a trick of the first one. The same seed and library versions give
+the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trainer.channels.text.prompts import encoder_messages
 from trainer.starter.card import write_card
 from trainer.starter.shorthand import MarkedTokens, shorten, tokenize_marked
-from trainer.starter.tokenizer import train_tokenizer
+from trainer.starter.tokenizer import train_byte_tokenizer, train_tokenizer
 from trainer.tasks.starter import StarterTask, generate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,20 +53,24 @@ GENERATOR = Recipe(
 STUDENT = Recipe(
     width=128, inner=256, layers=3, heads=4, steps=1000, batch=64, learning_rate=3e-3, tasks=30000
 )
+SECOND = Recipe(width=96, inner=256, layers=3, heads=4, steps=800, batch=48, learning_rate=4e-3, tasks=20000)
 
 
 class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
     """Prompt and answer pairs, each damaged in its own way.
 
-    what   "generator": shorthand -> code; "student": description -> code, slightly damaged
-    item   {"input_ids" [T], "labels" [T]} with -100 where the prompt stands
+    what    "generator": shorthand -> code; "student": description -> code, slightly damaged
+    spoken  the tokenizer whose words messages are made of; the model's own if not given
+    item    {"input_ids" [T], "labels" [T]} with -100 where the prompt stands
     """
 
     def __init__(
-        self, what: str, tasks: list[StarterTask], tokenizer: PreTrainedTokenizerFast, seed: int
-    ) -> None:
+        self, what: str, tasks: list[StarterTask], tokenizer: PreTrainedTokenizerFast, seed: int,
+        spoken: PreTrainedTokenizerFast | None = None,
+    ) -> None:  # fmt: skip
         self.what, self.tasks, self.tokenizer, self.seed = what, tasks, tokenizer, seed
-        self.tokens: list[MarkedTokens] = [tokenize_marked(made.marked, tokenizer) for made in tasks]
+        self.spoken = spoken or tokenizer
+        self.tokens: list[MarkedTokens] = [tokenize_marked(made.marked, self.spoken) for made in tasks]
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -72,14 +79,17 @@ class Pairs(torch.utils.data.Dataset[dict[str, Any]]):
         rng = random.Random(f"{self.seed}/{i}")
         tokens, task = self.tokens[i], self.tasks[i].task
         if self.what == "generator":
-            message = self.tokenizer.decode(shorten(tokens, generator_level(rng), rng)).strip()
-            chat, answer = [{"role": "user", "content": message}], tokens.ids
+            message = self.spoken.decode(shorten(tokens, generator_level(rng), rng)).strip()
+            chat, answer = [{"role": "user", "content": message}], self._ids(task.reference)
         else:
             chat, answer = encoder_messages(task), shorten(tokens, student_level(rng), rng)
         text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        prompt = self._ids(text)
         end = [self.tokenizer.eos_token_id]
         return {"input_ids": prompt + answer + end, "labels": [-100] * len(prompt) + answer + end}
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def generator_level(rng: random.Random) -> float:
@@ -120,15 +130,17 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 
 
 def train(
-    what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Path, seed: int
-) -> dict[str, float]:
+    what: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Path, seed: int,
+    spoken: PreTrainedTokenizerFast | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Train one model from scratch and save it in Hugging Face format.
 
     what     "generator" or "student"
+    spoken   the tokenizer whose words messages are made of; the model's own if not given
     returns  {"loss", "seconds", "parameters"}
     """
     torch.manual_seed(seed)
-    pairs = Pairs(what, generate("train", recipe.tasks, seed), tokenizer, seed)
+    pairs = Pairs(what, generate("train", recipe.tasks, seed), tokenizer, seed, spoken)
     model = new_model(recipe, tokenizer)
     pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
     began = time.monotonic()
@@ -158,24 +170,42 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=["generator", "student"])
+    parser.add_argument("--only", choices=["generator", "student", "second"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--generator-out", type=Path, default=GENERATOR_DIR)
     parser.add_argument("--student-out", type=Path, default=STUDENT_DIR)
+    parser.add_argument("--second-out", type=Path, help="where --only second puts its weights")
+    for name in ("steps", "width", "layers", "batch"):
+        parser.add_argument(f"--{name}", type=int, help=f"in place of the recipe's {name}")
     args = parser.parse_args(argv)
-    seen = generate("train", 4000, 0)
-    prompts = (encoder_messages(made.task)[-1]["content"] for made in seen)
-    tokenizer = train_tokenizer([*prompts, *(made.task.reference for made in seen)])
-    for what, recipe, out in (
+    if (args.only == "second") != (args.second_out is not None):
+        parser.error("--only second and --second-out belong together: it is built for a place of its own")
+    texts = _texts()
+    words = train_tokenizer(texts)
+    shape = {name: found for name in ("steps", "width", "layers", "batch") if (found := getattr(args, name))}
+    for name, recipe, out in (
         ("generator", GENERATOR, args.generator_out),
         ("student", STUDENT, args.student_out),
+        ("second", SECOND, args.second_out),
     ):
-        if args.only in (None, what):
-            out.mkdir(parents=True, exist_ok=True)
-            figures = train(what, recipe, tokenizer, out, args.seed)
-            write_card(what, recipe._asdict(), figures, args.seed, out)
-            print(json.dumps({"model": what, **figures}))
+        if name != args.only and (args.only or name == "second"):
+            continue
+        recipe = recipe._replace(**shape)
+        out.mkdir(parents=True, exist_ok=True)
+        second = name == "second"
+        tokenizer = train_byte_tokenizer(texts) if second else words
+        what = "generator" if second else name
+        figures = train(what, recipe, tokenizer, out, args.seed, words if second else None)
+        write_card(name, recipe._asdict(), figures, args.seed, out)
+        print(json.dumps({"model": name, **figures}))
     return 0
+
+
+def _texts() -> list[str]:
+    """Return what both tokenizers are trained on."""
+    seen = generate("train", 4000, 0)
+    prompts = (encoder_messages(made.task)[-1]["content"] for made in seen)
+    return [*prompts, *(made.task.reference for made in seen)]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The starter models' tokenizer: one token for each word, number and sign of the starter world.
+"""The starter models' tokenizers. The first: one token for each word, number and sign of the starter world.
 
 Spaces between words carry nothing in that world, so they are no part of a token: two words can never run
 together in a message, and what is sent has the same tokens when it is read. Decoding sets the spaces as
-PEP 8 does. Characters outside ASCII become the unknown token.
+PEP 8 does. Characters outside ASCII become the unknown token. The second reads bytes, as large models do.
 """
 
 from __future__ import annotations
@@ -59,6 +59,27 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> PreTrainedTo
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, unk_token=UNKNOWN, padding_side="left",
+        additional_special_tokens=[USER, ASSISTANT], chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False, model_max_length=2048,
+    )  # fmt: skip
+
+
+def train_byte_tokenizer(texts: Iterable[str], vocabulary: int = 500) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with the same chat template: it cuts words otherwise.
+
+    texts       what it will meet: descriptions, signatures, code
+    vocabulary  number of tokens at most; 256 of them are the bytes
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[PAD, END, USER, ASSISTANT], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, padding_side="left",
         additional_special_tokens=[USER, ASSISTANT], chat_template=_TEMPLATE,
         clean_up_tokenization_spaces=False, model_max_length=2048,
     )  # fmt: skip
