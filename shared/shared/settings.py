@@ -39,9 +39,11 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; on a bad value print what, the value and the way out, and exit with 2."""
-        for line in cls._misspelt():
-            print(line, file=sys.stderr)
+        """Read the environment; print what is wrong with a value or a name, and the way out, and exit with 2."""
+        if misspelt := cls._misspelt():
+            for line in misspelt:
+                print(line, file=sys.stderr)
+            raise SystemExit(2)
         try:
             return cls()
         except ValidationError as error:
@@ -51,15 +53,13 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def _misspelt(cls) -> list[str]:
-        """Variables that nearly are a setting. Only told: others may use the prefix too (DECODER_URL)."""
+        """Say which variables nearly are a setting. Others may use the prefix too (DECODER_URL)."""
         known = [f"{cls.prefix()}{name}".upper() for name in cls.model_fields]
         lines = []
         for name in sorted(os.environ):
             if name.startswith(cls.prefix()) and name not in known:
                 near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
-                lines += (
-                    [f"{name} is not a setting and does nothing; did you mean {near[0]}?"] if near else []
-                )
+                lines += [f"{name}: no such setting; did you mean {near[0]}?"] if near else []
         return lines
 
     @classmethod

@@ -70,14 +70,18 @@ def test_an_empty_token_is_no_token(
         echo.EchoSettings(token_file=empty)
 
 
-def test_a_misspelt_variable_is_told(
+def test_a_misspelt_variable_is_refused_and_a_foreign_one_left_alone(
     echo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ECHO_DRIAN_S", "5")
     monkeypatch.setenv("ECHO_SOMETHING_ELSE", "5")
+    monkeypatch.setenv("ECHO_URL", "http://127.0.0.1:8001")
     echo.EchoSettings.load()
+    monkeypatch.setenv("ECHO_DRIAN_S", "5")
+    with pytest.raises(SystemExit) as ended:
+        echo.EchoSettings.load()
     said = capsys.readouterr().err.splitlines()
-    assert said == ["ECHO_DRIAN_S is not a setting and does nothing; did you mean ECHO_DRAIN_S?"]
+    assert ended.value.code == 2
+    assert said == ["ECHO_DRIAN_S: no such setting; did you mean ECHO_DRAIN_S?"]
 
 
 def test_a_token_is_not_shown_by_the_settings(echo: ModuleType) -> None:

@@ -38,6 +38,33 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert (found.seed, found.batch_size, found.num_generations, found.num_epochs) == (4, 7, 6, 3)
 
 
+def test_a_misspelt_variable_is_refused_with_a_suggestion(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PSUEDOPTIMAL_LEARNING_RAT", "1")
+    monkeypatch.setenv("PSUEDOPTIMAL_XYZ", "secret")
+    assert main(["train", "text", "--print-config"]) == 2
+    said = capsys.readouterr().err
+    assert "PSUEDOPTIMAL_LEARNING_RAT='1': no such setting; did you mean PSUEDOPTIMAL_LEARNING_RATE?" in said
+    assert "PSUEDOPTIMAL_XYZ='secret': no such setting; unset it" in said
+
+
+def test_a_variable_of_another_channel_and_the_data_folder_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PSUEDOPTIMAL_MODEL_NAME", "starter")
+    monkeypatch.setenv("PSUEDOPTIMAL_DATA", "/data")
+    assert resolve(TextConfig, [], {}) == TextConfig()
+    assert resolve(ProgramConfig, [], {}).model_name == "starter"
+
+
+def test_only_the_variables_that_are_asked_for_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSUEDOPTIMAL_SEED", "4")
+    monkeypatch.setenv("PSUEDOPTIMAL_DEADLINE_S", "9")
+    found = resolve(TextConfig, [], {}, variables=["deadline_s"])
+    assert (found.seed, found.deadline_s) == (TextConfig().seed, 9)
+
+
 def test_the_last_file_wins(tmp_path: Path) -> None:
     other = tmp_path / "d.yaml"
     other.write_text("seed: 9", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Settings of a run: one pydantic model, fed from YAML files, the environment and flags.
 
 Precedence: flags, then PSUEDOPTIMAL_* variables, then --config files (the last wins), then defaults. A key
-nobody knows is an error that names the nearest known one. Nothing here knows what a setting means.
+or a variable nobody knows is an error that names the nearest known one. Nothing here knows what one means.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import pkgutil
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ from pydantic.fields import FieldInfo
 _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
 ENV_PREFIX = "PSUEDOPTIMAL_"
+# No setting of a run: where tests and benchmarks find their data sets.
+OTHER_VARIABLES = frozenset({"PSUEDOPTIMAL_DATA"})
 
 
 class ConfigError(ValueError):
@@ -54,21 +58,25 @@ C = TypeVar("C", bound=Section)
 
 
 def resolve(
-    model: type[C], files: Sequence[Path], flags: Mapping[str, Any], over: Mapping[str, Any] = {}
-) -> C:
+    model: type[C], files: Sequence[Path], flags: Mapping[str, Any], over: Mapping[str, Any] = {}, *,
+    variables: Collection[str] | None = None,
+) -> C:  # fmt: skip
     """Merge the layers and validate the result.
 
-    files   YAML files, later ones win
-    flags   what the command line gave, nested as the model is
-    over    a layer between the files and the environment, e.g. what --debug shrinks
-    raises  ConfigError with one line per fault
+    files      YAML files, later ones win
+    flags      what the command line gave, nested as the model is
+    over       a layer between the files and the environment, e.g. what --debug shrinks
+    variables  the settings that PSUEDOPTIMAL_* variables may give; None is all of them
+    raises     ConfigError with one line per fault
     """
     merged: dict[str, Any] = {}
     for file in files:
         layer = load_yaml(file)
         _check_keys(model, layer, str(file))
         merged = _merge(merged, layer)
-    merged = _merge(_merge(_merge(merged, over), environment(model)), flags)
+    told = environment(model)
+    told = {name: value for name, value in told.items() if variables is None or name in variables}
+    merged = _merge(_merge(_merge(merged, over), told), flags)
     try:
         return model.model_validate(merged)
     except ValidationError as error:
@@ -102,12 +110,43 @@ def dump_yaml(config: Section) -> str:
 
 
 def environment(model: type[Section]) -> dict[str, Any]:
-    """Return the settings that PSUEDOPTIMAL_<FIELD> variables give; other variables are left alone."""
+    """Return the settings that PSUEDOPTIMAL_<FIELD> variables give; those of another channel are left alone.
+
+    raises  ConfigError for a variable with this prefix that is no setting of any channel
+    """
+    fields = {ENV_PREFIX + name.upper(): name for name in model.model_fields}
+    given = sorted(name for name in os.environ if name.startswith(ENV_PREFIX))
+    unknown = [name for name in given if name not in fields and name not in OTHER_VARIABLES]
+    if unknown:
+        known = [*fields, *_variables()]
+        _refuse_variables([name for name in unknown if name not in known], known)
     return {
-        name: _from_text(field, os.environ[ENV_PREFIX + name.upper()])
-        for name, field in model.model_fields.items()
-        if ENV_PREFIX + name.upper() in os.environ
+        fields[name]: _from_text(model.model_fields[fields[name]], os.environ[name])
+        for name in given
+        if name in fields
     }
+
+
+def _variables() -> list[str]:
+    """Return the variables of every channel: the fields of the `...Config` of each module `config_*`."""
+    found: set[str] = set()
+    for module in pkgutil.iter_modules([str(_PACKAGE)]):
+        if module.name.startswith("config_"):
+            for name, model in vars(import_module(f"{__package__}.{module.name}")).items():
+                if name.endswith("Config") and isinstance(model, type) and issubclass(model, Section):
+                    found |= {ENV_PREFIX + field.upper() for field in model.model_fields}
+    return sorted(found)
+
+
+def _refuse_variables(unknown: Sequence[str], known: Sequence[str]) -> None:
+    lines = []
+    for name in unknown:
+        settings = [each.removeprefix(ENV_PREFIX) for each in known]
+        near = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), settings, n=1, cutoff=0.6)
+        way_out = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "unset it"
+        lines.append(f"{name}={os.environ[name][:100]!r}: no such setting; {way_out}")
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 # --- flags -------------------------------------------------------------------------------------------
