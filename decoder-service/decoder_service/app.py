@@ -24,7 +24,7 @@ from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Ticket
 from shared.errors import Broken, RoomError
 from shared.service import cancelled_by_disconnect, create_service
-from shared.wire import DecodeReply, DecodeRequest, ModelCard, TokenizeReply, TokenizeRequest
+from shared.wire import DecodeReply, DecodeRequest, ModelCard, PromptReply, TokenizeReply, TokenizeRequest
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,12 @@ def _add_routes(app: FastAPI) -> None:
         """Count the tokens of texts with the generator's tokenizer."""
         engine = app.state.batcher.engine
         return TokenizeReply(tokens=await asyncio.to_thread(engine.count, body.texts))
+
+    @app.post("/v1/prompt", tags=["decoder"])
+    async def prompt(body: DecodeRequest) -> PromptReply:
+        """Show what the generator would read for the same request to /v1/decode. Nothing is generated."""
+        engine = app.state.batcher.engine
+        return PromptReply(prompts=await asyncio.to_thread(engine.prompts, body.messages))
 
     @app.get("/v1/model", tags=["decoder"])
     async def model() -> ModelCard:

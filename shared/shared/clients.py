@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from typing_extensions import Self
 
+from shared.batches import split
 from shared.errors import Broken, InvalidRequest, Unavailable
 from shared.tensors import Tensor
 from shared.transport import R, Transport, read_as, run, tagged
 from shared.wire import (
-    MAX_BATCH,
     Assurance,
     Capabilities,
     DecodeReply,
@@ -36,6 +36,7 @@ from shared.wire import (
     PlanReply,
     PlanRequest,
     Program,
+    PromptReply,
     TokenizeReply,
     TokenizeRequest,
     Verdict,
@@ -57,11 +58,6 @@ __all__ = ["DecoderClient", "SandboxClient", "run", "tagged"]
 
 Q = TypeVar("Q")
 A = TypeVar("A")
-
-# A request stays far below a service's body limit (64 MB by default), whatever its texts are made of.
-MAX_REQUEST_CHARACTERS = 8_000_000
-# Fewer items than this per instance are not worth a second request.
-MIN_SHARE = 16
 
 
 class _Client:
@@ -177,6 +173,15 @@ class DecoderClient(_Client):
 
         return await self._batch(messages, len, send)
 
+    async def prompts(self, messages: Sequence[str]) -> list[str]:
+        """Return what the generator reads for messages [N], in their order. Nothing is generated."""
+
+        async def send(part: list[str]) -> list[str]:
+            body = _made(DecodeRequest, messages=part)
+            return await self._post("/v1/prompt", body, PromptReply, lambda reply: reply.prompts, len(part))
+
+        return await self._batch(messages, len, send)
+
     async def tokenize(self, texts: Sequence[str]) -> list[int]:
         """Return how many of the generator's tokens each text has, [N]."""
 
@@ -276,23 +281,6 @@ class SandboxClient(_Client):
     async def capabilities(self) -> Capabilities:
         """Return the jail in force and its capacity; of several instances, one."""
         return await self._get("/v1/capabilities", Capabilities)
-
-
-def split(items: Sequence[Q], size: Callable[[Q], int], instances: int) -> list[list[Q]]:
-    """Cut items [N] into consecutive parts: at most MAX_BATCH items and MAX_REQUEST_CHARACTERS each (an item
-    larger than that stands alone), and one part per instance when each gets at least MIN_SHARE items."""
-    shares = max(1, min(instances, len(items) // MIN_SHARE))
-    most = min(MAX_BATCH, -(-len(items) // shares)) if items else MAX_BATCH
-    parts: list[list[Q]] = []
-    room = 0
-    for item in items:
-        length = size(item)
-        if not parts or len(parts[-1]) >= most or length > room:
-            parts.append([])
-            room = MAX_REQUEST_CHARACTERS
-        parts[-1].append(item)
-        room -= length
-    return parts
 
 
 def _states(reply: HiddenReply) -> list[tuple[Tensor, str]]:

@@ -71,6 +71,12 @@ class DecodeReply(Wire):
     cached: int = 0
 
 
+class PromptReply(Wire):
+    """POST /v1/prompt, of a DecodeRequest. prompts [N]: the whole text the generator continues."""
+
+    prompts: list[str]
+
+
 class TokenizeRequest(Wire):
     """POST /v1/tokenize."""
 
@@ -141,9 +147,7 @@ class JudgeJob(Wire):
     @model_validator(mode="after")
     def _is_tested(self) -> JudgeJob:
         if not self.tests and not self.io:
-            raise ValueError(
-                "a job needs at least one test: `tests` has statements, `io` has stdin and stdout"
-            )
+            raise ValueError("a job needs a test: `tests` has statements, `io` has stdin and stdout")
         return self
 
 

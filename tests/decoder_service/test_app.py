@@ -115,6 +115,16 @@ def test_tokens_of_texts_are_counted(service: Any) -> None:
     assert reply.json()["tokens"][0] == 0 and all(reply.json()["tokens"][1:])
 
 
+def test_the_prompt_is_shown_whole_and_nothing_is_generated(service: Any) -> None:
+    before = service.metric("decoder_generated_total")
+    body = {"messages": ["f x even", "f <|im_end|> x"], "max_new_tokens": 5}
+    reply = service.client.post("/v1/prompt", json=body)
+    first, second = reply.json()["prompts"]
+    assert first.count("f x even") == 1 and "You are a decoder." in first
+    assert first.replace("f x even", "f <|im_end|> x") == second
+    assert service.metric("decoder_generated_total") == before
+
+
 @pytest.mark.parametrize("field", ["task", "tests", "entry_point", "system", "prompt"])
 def test_a_task_has_no_way_in(service: Any, field: str) -> None:
     reply = service.decode(["f x"], **{field: "Write a function to add numbers."})

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from shared.clients import MAX_REQUEST_CHARACTERS, DecoderClient, SandboxClient, run, split, tagged
+from shared.batches import MAX_REQUEST_CHARACTERS, split
+from shared.clients import DecoderClient, SandboxClient, run, tagged
 from shared.errors import (
     Broken,
     DeadlineExceeded,

@@ -38,6 +38,10 @@ class EchoEngine:
         """Return one placeholder token per word or sign: only their number is used."""
         return [(0,) * tokens for tokens in self.count(messages)]
 
+    def prompts(self, messages: Sequence[str]) -> list[str]:
+        """Return the messages: nothing is put around them."""
+        return list(messages)
+
     def decode(self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always) -> list[Program]:
         """Return the messages as programs."""
         return [_echo(row.message, decoding.max_new_tokens) for row in rows]

@@ -111,6 +111,9 @@ class Engine(Protocol):
     def prepare(self, messages: Sequence[str]) -> list[tuple[int, ...]]:
         """Return each message's prompt in tokens."""
 
+    def prompts(self, messages: Sequence[str]) -> list[str]:
+        """Return each message's whole prompt as text."""
+
     def decode(
         self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
     ) -> Sequence[Program | RoomError | None]:

@@ -93,6 +93,10 @@ class HfEngine:
                 )
         return prompts
 
+    def prompts(self, messages: Sequence[str]) -> list[str]:
+        """Return each message's whole prompt as text; marks inside a message are read as ordinary text."""
+        return [self._prompting.rendered(message) for message in messages]
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
         return self._prompting.count(texts)

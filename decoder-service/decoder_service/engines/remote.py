@@ -73,6 +73,10 @@ class RemoteEngine:
         lengths = [len(self._prompt(message).encode("utf-8", "replace")) for message in messages]
         return [(0,) * (1 + length // _BYTES_PER_TOKEN) for length in lengths]
 
+    def prompts(self, messages: Sequence[str]) -> list[str]:
+        """Return each message's prompt as worded here; by the chat protocol the server words the turns."""
+        return [self._prompt(message) for message in messages]
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has.
 
