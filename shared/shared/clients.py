@@ -67,12 +67,13 @@ class _Client:
 
     def __init__(
         self, urls: str | Sequence[str], *, token: str | None = None, deadline_s: float = 120.0,
-        attempt_s: float | None = None, max_connections: int = 100,
+        attempt_s: float | None = None, max_connections: int = 100, unreachable_s: float | None = None,
     ) -> None:  # fmt: skip
         """Connect lazily to one instance or several.
 
-        deadline_s  total time of a call, with all its attempts and waits
-        attempt_s   time of one attempt; the whole deadline when None
+        deadline_s     total time of a call, with all its attempts and waits
+        attempt_s      time of one attempt; the whole deadline when None
+        unreachable_s  how long a call asks again where nothing listens; the whole deadline when None
         """
         limit = attempt_s if attempt_s is not None else deadline_s
         self._transport = Transport(
@@ -82,6 +83,7 @@ class _Client:
             deadline_s=deadline_s,
             attempt_s=limit,
             max_connections=max_connections,
+            unreachable_s=unreachable_s,
         )
 
     @property
@@ -104,7 +106,7 @@ class _Client:
         while not await self.ready():
             if asyncio.get_running_loop().time() > end:
                 urls = ", ".join(peer.url for peer in self._transport.peers)
-                hint = f"start it (`python -m {self.room}_service`), look at its log, or correct the URL"
+                hint = f"start it (`psuedoptimal serve {self.room}`), look at its log, or correct the URL"
                 raise Unavailable(f"{self.room} at {urls}: not ready after {timeout_s:g} s", hint=hint)
             await asyncio.sleep(0.2)
 

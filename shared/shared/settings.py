@@ -39,7 +39,7 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; print what is wrong with a value or a name, and the way out, and exit with 2."""
+        """Read the environment; on a bad value or name print which, and the way out, and exit with 2."""
         if misspelt := cls._misspelt():
             for line in misspelt:
                 print(line, file=sys.stderr)

@@ -83,6 +83,10 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(closing())
 
 
+class _Unreachable(Unavailable):
+    """Nothing listens there, as far as can be seen from here."""
+
+
 @dataclass(eq=False)
 class Peer:
     """One instance of the room. `rested_at` is the time from which it is asked again before others."""
@@ -97,7 +101,7 @@ class Transport:
 
     def __init__(
         self, room: str, urls: str | Sequence[str], *, token: str | None, deadline_s: float,
-        attempt_s: float, max_connections: int,
+        attempt_s: float, max_connections: int, unreachable_s: float | None = None,
     ) -> None:  # fmt: skip
         addresses = [urls] if isinstance(urls, str) else list(urls)
         if not addresses or deadline_s <= 0 or attempt_s <= 0:
@@ -107,6 +111,7 @@ class Transport:
                 f"{room}: the token may hold visible ASCII letters only; strip blanks and line ends"
             )
         self.room, self.deadline_s, self.attempt_s = room, deadline_s, attempt_s
+        self._reach_s = deadline_s if unreachable_s is None else min(unreachable_s, deadline_s)
         self.peers = [Peer(_checked_url(room, address)) for address in addresses]
         self.requests = 0
         self.retries = 0
@@ -124,7 +129,8 @@ class Transport:
 
         raises  RequestRefused as soon as a peer says so; else the last NoAnswer
         """
-        end = time.monotonic() + self.deadline_s
+        start = time.monotonic()
+        end = start + self.deadline_s
         content = body.model_dump_json().encode() if body is not None else None
         headers = {**self._headers, **_TAGS.get(), "X-Request-ID": uuid.uuid4().hex}
         failed: set[Peer] = set()
@@ -144,7 +150,8 @@ class Transport:
                 if not any(other.rested_at <= now and other not in failed for other in self.peers):
                     pause, rounds = self._pause(error, rounds), rounds + 1
                     failed.clear()
-                if now + pause >= end:
+                last = start + self._reach_s if isinstance(error, _Unreachable) else end
+                if now + pause >= last:
                     raise
             finally:
                 self._give_back(peer)
@@ -213,9 +220,9 @@ class Transport:
             hint = "it may be overloaded or hung; raise the deadline if its work takes longer"
             raise DeadlineExceeded(f"{where}: no answer to {path} in {limit_s:.1f} s", hint=hint) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            hint = f"start it (`python -m {self.room}_service`) or correct the URL"
+            hint = f"start it (`psuedoptimal serve {self.room}`) or correct the URL"
             detail = f"{where}: not reachable ({error or type(error).__name__})"
-            raise Unavailable(detail, hint=hint) from error
+            raise _Unreachable(detail, hint=hint) from error
         except httpx.TransportError as error:
             detail = f"{where}: the connection was lost ({error or type(error).__name__})"
             raise Unavailable(detail, hint="it may have been stopped; it is asked again") from error

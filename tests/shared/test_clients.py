@@ -262,8 +262,19 @@ def test_a_malformed_answer_is_no_answer(
 
 
 def test_nobody_there_is_unavailable_and_says_how_to_start_it(free_port: int) -> None:
-    with pytest.raises(Unavailable, match=r"not reachable.*python -m decoder_service"):
+    with pytest.raises(Unavailable, match=r"not reachable.*psuedoptimal serve decoder"):
         run(DecoderClient(f"http://127.0.0.1:{free_port}", deadline_s=0.5).decode(["a"]))
+
+
+def test_where_nobody_is_is_asked_for_less_time_than_where_somebody_is_busy(
+    misbehaving: Callable[..., Any], free_port: int
+) -> None:
+    nobody = DecoderClient(f"http://127.0.0.1:{free_port}", deadline_s=30, unreachable_s=0.5)
+    found, seconds = timed(nobody.decode(["a"]))
+    assert isinstance(found, Unavailable) and seconds < 5
+    busy = [problem(503, "unavailable")] * 4
+    client = DecoderClient(misbehaving(*busy, reply("a")).url, deadline_s=30, unreachable_s=0.01)
+    assert texts(run(client.decode(["a"]))) == ["a"] and client.retries == 4
 
 
 @pytest.mark.slow

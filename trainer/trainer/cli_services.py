@@ -7,9 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from shared.clients import DecoderClient, SandboxClient, run
-from shared.wire import JudgeJob, Limits, Program, Verdict
+from shared.wire import Assurance, JudgeJob, Limits, Program, Verdict
 from trainer.config import ConfigError, service_url
 from trainer.config_text import Data
 from trainer.supervise import command as service_command
@@ -17,7 +18,8 @@ from trainer.tasks.sources import SPLITS, load_tasks
 from trainer.tasks.task import Task
 
 DECODER_URL, SANDBOX_URL = "http://127.0.0.1:8001", "http://127.0.0.1:8002"
-DEADLINE_S = 30.0
+# A person waits: long enough for a service that is just coming up, and for a program that takes its time.
+UNREACHABLE_S, DEADLINE_S = 2.0, 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,20 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--max-new-tokens", type=int, default=512, help="tokens a program may have [512]"
             )
             _add_common(parser, "decoder", DECODER_URL)
-            parser.epilog = 'example:\n  psuedoptimal decode "f(n) even sum"'
+            parser.description += " Several are told apart by a comment line in front of each program."
+            parser.epilog = (
+                "example:\n  psuedoptimal serve decoder &      # once; ready after some seconds\n"
+                '  psuedoptimal decode "solve total nums % 2 != ** 2"'
+            )
         case _:
             parser.add_argument("program", nargs="?", type=Path, help="a Python file; none reads stdin")
             parser.add_argument(
                 "--test", action="append", default=[], help="an assert statement; may be repeated"
             )
             parser.add_argument(
-                "--task", help="take the tests of this task, e.g. starter task ids from `tasks`"
+                "--task", metavar="ID", help="take the tests of this task, as `tasks` names it"
             )
             parser.add_argument("--dataset", default="starter", help="the data set of --task [starter]")
             parser.add_argument("--setup", default="", help="code the tests need, run before the program")
+            parser.add_argument(
+                "--min-assurance", choices=get_args(Assurance), default="rpc",
+                help="weakest kind of verdict that counts: value, the judge compares a value; rpc, the judge "
+                "runs the test and asks the program for its calls; in_sandbox, the test runs beside the "
+                "program, which can forge it [rpc]",
+            )  # fmt: skip
             _add_common(parser, "sandbox", SANDBOX_URL)
             parser.epilog = (
-                "example:\n  echo 'def f(n): return n * 2' | psuedoptimal judge --test 'assert f(2) == 4'"
+                "example:\n  psuedoptimal serve sandbox &      # once; ready after some seconds\n"
+                "  echo 'def f(n): return n * 2' | psuedoptimal judge --test 'assert f(2) == 4'"
             )
 
 
@@ -97,14 +110,18 @@ def _decode(args: argparse.Namespace) -> int:
         raise ConfigError("no message; give one, or one per line on stdin")
 
     async def ask() -> list[Program]:
-        async with DecoderClient(service_url(args.url), token=_token(args), deadline_s=DEADLINE_S) as decoder:
+        async with DecoderClient(
+            service_url(args.url), token=_token(args), deadline_s=DEADLINE_S, unreachable_s=UNREACHABLE_S
+        ) as decoder:
             return await decoder.decode(messages, max_new_tokens=args.max_new_tokens)
 
-    for message, program in zip(messages, run(ask()), strict=True):
+    for number, (message, program) in enumerate(zip(messages, run(ask()), strict=True), 1):
         if args.json:
             print(json.dumps({"message": message, **program.model_dump()}, ensure_ascii=False))
-        else:
-            print(program.text)
+            continue
+        if len(messages) > 1:
+            print(("\n" if number > 1 else "") + f"# {number}: {message!r}")
+        print(program.text)
     return 0
 
 
@@ -119,8 +136,10 @@ def _judge(args: argparse.Namespace) -> int:
     job = JudgeJob(program=program, tests=tests, setup=setup, limits=Limits())
 
     async def ask() -> list[Verdict]:
-        async with SandboxClient(service_url(args.url), token=_token(args), deadline_s=DEADLINE_S) as sandbox:
-            return await sandbox.judge([job])
+        async with SandboxClient(
+            service_url(args.url), token=_token(args), deadline_s=DEADLINE_S, unreachable_s=UNREACHABLE_S
+        ) as sandbox:
+            return await sandbox.judge([job], min_assurance=args.min_assurance)
 
     verdict = run(ask())[0]
     if args.json:
