@@ -14,7 +14,8 @@ import pytest
 from trainer.cli import VERBS, main
 
 LIGHT = ["trainer.cli", "trainer.cli_train", "trainer.cli_tasks", "trainer.cli_services", "trainer.cli_demo",
-         "trainer.doctor", "trainer.measure.evaluate", "trainer.measure.report"]  # fmt: skip
+         "trainer.cli_program", "trainer.cli_program_train", "trainer.cli_program_demo", "trainer.doctor",
+         "trainer.measure.evaluate", "trainer.measure.report"]  # fmt: skip
 
 
 def test_no_verb_imports_torch_before_it_is_needed() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.checkpoints import damage
 from trainer.cli_train import _terminated
 from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
 from trainer.config_program import ProgramConfig, Service
@@ -18,7 +22,7 @@ from trainer.runs import Run
 from trainer.supervise import services
 
 if TYPE_CHECKING:
-    from trainer.channels.text.trainer import Ended
+    from trainer.channels.grpo import Ended
 
 DEFAULT_CONFIG = Path("kolmogorov.yaml")
 # What a resumed run may be told anew: where the sandbox is, and how long it may take.
@@ -89,11 +93,11 @@ def start(config: ProgramConfig, *, resume: Path | None = None) -> Ended:
         raise ConfigError("several processes need a sandbox they share: give --sandbox-url")
     if ranks > 1 and not (resume or config.output_dir):
         raise ConfigError("several processes need to agree on a run folder: give --output_dir")
-    run, checkpoint, folder = _folder(config, resume)
-    print(f"run folder: {folder}", file=sys.stderr)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _train(config, run, folder, checkpoint)
+        with _opened(config, resume) as (run, checkpoint, folder):
+            print(f"run folder: {folder}", file=sys.stderr)
+            return _train(config, run, folder, checkpoint)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -106,20 +110,22 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
         return train(config.model_copy(update={"sandbox_url": sandbox}), run, folder, checkpoint)
 
 
-def _folder(config: ProgramConfig, resume: Path | None) -> tuple[Run | None, Path | None, Path]:
-    """Return the run (None on every rank but the first), the checkpoint to go on from, and the folder."""
-    main = int(os.environ.get("RANK", "0")) == 0
-    if resume is not None:
-        run = Run.open(resume)
-        if not main:
-            complete = run.complete_checkpoints()
-            return None, complete[-1] if complete else None, resume
-        return run, run.rewind(), resume
-    folder = config.output_dir or Path("runs") / f"program-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not main:
-        return None, None, folder
-    print(dump_yaml(config), file=sys.stderr)
-    return Run.create(folder.parent, folder.name, config, prefix="program"), None, folder
+@contextlib.contextmanager
+def _opened(config: ProgramConfig, resume: Path | None) -> Iterator[tuple[Run | None, Path | None, Path]]:
+    """Give the run (None on every rank but the first), the checkpoint to go on from, and the folder.
+
+    raises  ConfigError if another process writes to the run
+    """
+    damage_of = functools.partial(damage, keys=("seconds",))
+    folder = resume or config.output_dir or Path("runs") / f"program-{time.strftime('%Y%m%d-%H%M%S')}"
+    if int(os.environ.get("RANK", "0")) != 0:
+        yield None, Run.open(resume).last_checkpoint(damage_of)[0] if resume else None, folder
+        return
+    if resume is None:
+        print(dump_yaml(config), file=sys.stderr)
+    run = Run.open(resume) if resume else Run.create(folder.parent, folder.name, config)
+    with run.held():
+        yield run, run.rewind(damage_of) if resume else None, folder
 
 
 def as_text(summary: dict[str, Any]) -> str:

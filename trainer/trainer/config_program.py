@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from shared.wire import Limits
 from trainer.channels.program.environment import Rules
 from trainer.channels.program.execution import LIMITS
-from trainer.config import Section
+from trainer.config import Section, ServiceUrl
 from trainer.config_text import STARTER, STARTER_STUDENT, Lora, Models
 from trainer.tasks.sequences_files import CHUNK, Kind
 
@@ -98,7 +98,7 @@ class Reinforce(Section):
     baseline: Literal["leave_one_out", "none"] = Field(
         "leave_one_out", description="leave_one_out: the mean of the other programs for the sequence"
     )
-    temperature: float = Field(1.0, gt=0, le=10, description="of the policy while it trains")
+    temperature: float = Field(1.0, ge=0.01, le=10, description="of the policy while it trains")
     max_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")
     entropy_coef: float = Field(0.0, ge=0, le=10, description="entropy bonus, mean nats per token")
     kl_coef: float = Field(0.0, ge=0, le=10, description="weight of the KL to the policy as it began")
@@ -129,13 +129,17 @@ class Game(Section):
 class Service(Section):
     """Sandbox; without a URL the run starts its own."""
 
-    sandbox_url: list[str] | None = Field(None, description="sandbox services")
+    sandbox_url: list[ServiceUrl] | None = Field(None, description="sandbox services")
     sandbox_token_file: Path | None = Field(None, description="file with the sandbox's bearer token")
     limits: Limits = Field(LIMITS, description="what one program may use")
-    deadline_s: float = Field(180.0, gt=0, le=86400, description="the sandbox may be away so long")
-    max_outages: int = Field(
-        2, ge=1, le=1000, description="consecutive steps without an answer that end the run"
+    deadline_s: float = Field(
+        180.0, gt=0, le=86400, description="how long one try waits for a sandbox that is away"
     )
+    max_outages: int = Field(
+        2, ge=1, le=1000,
+        description="tries in a row without an answer that end the run, in front of the step or evaluation "
+        "that needed it; none is left out, and --resume begins with it",
+    )  # fmt: skip
 
 
 class Output(Section):

@@ -6,12 +6,15 @@ after the last one only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from shared.clients import run
+from trainer.channels.program.environment import judge
 from trainer.channels.program.execution import Executor
-from trainer.channels.program.policy import Policy
-from trainer.channels.program.search import connect, search
+from trainer.channels.program.policy import Policy, write_programs
+from trainer.channels.program.search import connect
+from trainer.channels.text.exchange import patiently
 from trainer.config_program import ProgramConfig
 from trainer.measure.programs import Figures, figures
 
@@ -39,14 +42,18 @@ class HeldOut(NamedTuple):
 
 
 def evaluate(
-    policy: Policy, sequences: Sequence[tuple[int, ...]], config: ProgramConfig, *, step: int, split: str
-) -> HeldOut:
+    policy: Policy, sequences: Sequence[tuple[int, ...]], config: ProgramConfig, *, step: int, split: str,
+    stopping: Callable[[], bool] = lambda: False,
+) -> HeldOut:  # fmt: skip
     """Have the policy write one greedy program for each sequence, and judge them in one request.
 
-    raises  NoAnswer in an outage that outlasts the deadline: an evaluation is whole or it is none
+    stopping  whether an outage is no longer worth waiting for
+    raises    NoAnswer after max_outages tries: an evaluation is whole or it is none
     """
     executor = Executor(connect(config), config.limits)
-    found = search(policy, sequences, executor, config.rules, max_tokens=config.max_tokens).best
+    texts = write_programs(policy, sequences, max_tokens=config.max_tokens)
+    written = [some[0] for some in texts]
+    found = run(patiently(lambda: judge(sequences, written, executor, config.rules), config, stopping))
     measured = figures(sequences, found)
     rows = [{"step": step, "split": split, "place": i, **r._asdict()} for i, r in enumerate(found)]
     kept = {name: value for name, value in measured._asdict().items() if name in Evaluation._fields}

@@ -16,19 +16,15 @@ RENAMED = {
 EXECUTABLE = ("solved", "wrong")
 
 
-def step_row(batches: Sequence[Batch], sequences: Sequence[Sequence[int]], programs: int) -> dict[str, Any]:
-    """Return the figures of one step's batches, of all ranks together.
-
-    programs  the step's programs; those an outage left without a verdict are the `none_fraction`
-    """
+def step_row(batches: Sequence[Batch], sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return the figures of one step's batches, of all ranks together; with several updates to a batch, a
+    step may have none."""
     pairs = [
         (rollout, len(sequences[place]))
         for batch in batches
-        for rollout, place in zip(batch.rollouts, batch.places, strict=False)
+        for rollout, place in zip(batch.rollouts, batch.places, strict=True)
     ]
-    asked = sum(len(batch.places) for batch in batches) or programs
     row: dict[str, Any] = {
-        "none_fraction": 1 - len(pairs) / asked,
         "sandbox/requests": sum(batch.requests for batch in batches),
         "time/sandbox_s": max((batch.sandbox_s for batch in batches), default=0.0),
     }
@@ -58,7 +54,7 @@ def episode_rows(step: int, batches: Sequence[Batch]) -> list[dict[str, Any]]:
             "credit": [round(value, 6) for value in credit],
         }
         for batch in batches
-        for place, rollout, credit in zip(batch.places, batch.rollouts, batch.advantages, strict=False)
+        for place, rollout, credit in zip(batch.places, batch.rollouts, batch.advantages, strict=True)
     ]  # fmt: skip
 
 

@@ -7,60 +7,29 @@ makes its ratio 1, so what is left of its loss is REINFORCE's.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
 
+from trainer.channels.grpo import RecordedTrainer
 from trainer.channels.program.credit import line_advantages, lines_of_tokens
 from trainer.channels.program.environment import Rollout
 from trainer.channels.program.reward_function import Batch, ProgramReward
 from trainer.config_program import ProgramConfig
 
 
-class ProgramTrainer(GRPOTrainer):
-    """GRPOTrainer whose advantages are by line.
-
-    sample_s  seconds spent sampling since the step began
-    """
+class ProgramTrainer(RecordedTrainer):
+    """GRPOTrainer whose advantages are by line."""
 
     config: ProgramConfig
     reward: ProgramReward
-    recorder: Any = None
-    sample_s = 0.0
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where checkpoints go."""
-        return Path(self.args.output_dir)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the step's own figures, so that every tracker gets them."""
-        if self.recorder is not None and "train_runtime" not in logs:
-            logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
-        super().log(logs, start_time)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: it would ask the hub and the trackers about the run."""
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        started = time.monotonic()
-        try:
-            return super()._generate_single_turn(*args, **kwargs)
-        finally:
-            self.sample_s += time.monotonic() - started
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample and judge as GRPO does, then credit each line; what comes after a success is no action."""
         out = super()._generate_and_score_completions(inputs)
         batch: Batch = self.reward.taken[-1]
         ids, mask = out["completion_ids"], out["completion_mask"]
-        if not batch.rollouts:
-            out["advantages"] = torch.zeros(ids.shape, device=ids.device)
-            return out
         batch.advantages = credited(batch.rollouts, self.config)
         rows = [row[: int(kept.sum())].tolist() for row, kept in zip(ids, mask, strict=True)]
         lines = [lines_of_tokens(row, self._text) for row in rows]

@@ -1,12 +1,12 @@
 """What the trainer calls for its rewards: programs in, one number or None per program out. Never raises.
 
-None means "no answer", and only an outage gives it; such a step moves no weight (text/callbacks.py does the
-same). What is fatal is kept in `fault` for the trainer to stop by.
+None means "no answer", for all programs of a call: then `missing` says why, and the step is not taken
+(channels/grpo.py).
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,16 +16,15 @@ from shared.errors import NoAnswer, RequestRefused
 from trainer.channels.program.environment import Rollout, judge
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.search import connect
+from trainer.channels.text.exchange import patiently, unless_stopped
 from trainer.config_program import ProgramConfig
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Batch:
     """The rollouts of one call, the place of each one's sequence, and the seconds the sandbox took.
 
-    rollouts    [N], or empty in an outage
+    rollouts    [N]
     advantages  [N][steps] as the trainer credited the lines; filled by it
     requests    sent to the sandbox
     """
@@ -42,14 +41,16 @@ class ProgramReward:
     """The reward of the program channel.
 
     sequences  the training sequences; the data set's `place` column holds indices into it
+    stopping   set when the run is to stop: an outage is then not waited for
     taken      batches since the trainer last took them
-    fault      what makes going on pointless, e.g. a token the sandbox refuses
+    missing    why the last call has no rewards: an outage, a token the sandbox refuses; empty if it has
     """
 
     config: ProgramConfig
     sequences: Sequence[tuple[int, ...]]
+    stopping: threading.Event = field(default_factory=threading.Event)
     taken: list[Batch] = field(default_factory=list)
-    fault: Exception | None = None
+    missing: str = ""
     __name__ = "program"
 
     def __post_init__(self) -> None:
@@ -58,23 +59,26 @@ class ProgramReward:
     async def __call__(
         self, prompts: list[Any], completions: list[Any], place: list[int], **_: Any
     ) -> list[float | None]:
-        """Return the rewards [N]; the arguments are TRL's, `place` is the data set's column."""
+        """Return the rewards [N], or [N] None. The arguments are TRL's; `place` is the data set's column."""
         texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
         if self._executor is None:
             self._executor = Executor(connect(self.config), self.config.limits)
-        client, started = self._executor.client, time.monotonic()
-        before = client.requests
+        executor, client, started = self._executor, self._executor.client, time.monotonic()
+        before, wanted = client.requests, [self.sequences[i] for i in place]
+
+        async def ask() -> list[Rollout]:
+            work = judge(wanted, texts, executor, self.config.rules)
+            return await unless_stopped(work, lambda: client.retries, self.stopping.is_set)
+
+        self.missing = ""
         try:
-            wanted = [self.sequences[i] for i in place]
-            rollouts = await judge(wanted, texts, self._executor, self.config.rules)
-        except NoAnswer as error:
-            logger.warning("no answer for %d programs: %s", len(texts), error)
-            rollouts = []
-        except RequestRefused as error:
-            self.fault, rollouts = error, []
+            rollouts = await patiently(ask, self.config, self.stopping.is_set)
+        except (NoAnswer, RequestRefused) as error:
+            self.missing = str(error)
+            return [None] * len(texts)
         spent = time.monotonic() - started
         self.taken.append(Batch(list(place), rollouts, spent, client.requests - before))
-        return [rollout.reward for rollout in rollouts] or [None] * len(texts)
+        return [rollout.reward for rollout in rollouts]
 
     async def aclose(self) -> None:
         """Close the client; on the loop that used it."""

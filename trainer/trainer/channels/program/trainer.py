@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import os
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +15,12 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig
-from trl.trainer.utils import shutdown_event_loop_in_daemon
 
 from shared.clients import run as run_async
-from trainer.channels.program.callbacks import HeldOutCallback, Recorder
+from shared.errors import NoAnswer
+from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
+from trainer.channels.grpo import Ended, close, train_or_halt
+from trainer.channels.program.callbacks import HeldOutSequences, Recorder
 from trainer.channels.program.heldout import Evaluation, evaluate, summary_of
 from trainer.channels.program.policy import Policy, load_policy
 from trainer.channels.program.program_code import length_bits
@@ -30,9 +29,7 @@ from trainer.channels.program.reinforce import ProgramTrainer
 from trainer.channels.program.reward_function import ProgramReward
 from trainer.channels.program.search import connect
 from trainer.channels.program.warm_start import warm_start
-from trainer.channels.text.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.text.student import _adapter, quiet_libraries
-from trainer.channels.text.trainer import Ended
 from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
 from trainer.runs import Run, read_state
@@ -60,33 +57,30 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     PartialState().wait_for_everyone()
     reward = ProgramReward(config, splits.train)
     trainer, epoch_steps = _trainer(config, policy, reward, folder)
-    recorder = trainer.recorder = Recorder(trainer, run)
-    heldout = HeldOutCallback(trainer, config, policy, splits.validation, run, epoch_steps)
-    interrupts = Interrupts(threading.Event(), 1)
-    for callback in (recorder, interrupts, heldout, CheckpointCallback(trainer, recorder, run)):
+    recorder = trainer.recorder = Recorder(trainer, reward, run)
+    heldout = HeldOutSequences(trainer, config, policy, splits.validation, run, reward.stopping, epoch_steps)
+    interrupts = Interrupts(reward.stopping, 1)
+    checkpoints = CheckpointCallback(trainer, recorder, run)
+    for callback in (recorder, checkpoints, heldout, interrupts):
         trainer.add_callback(callback)
     if checkpoint is not None:
         recorder.load(read_state(checkpoint))
     try:
         with interrupts:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            train_or_halt(trainer, checkpoints, checkpoint)
     finally:
-        _close(trainer, reward)
+        close(trainer, reward)
     step = trainer.state.global_step
     if interrupts.received is not None and step < trainer.state.max_steps:
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
     if recorder.reason:
         return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
-    return Ended(0, "", _summarise(config, run, splits, untrained, seconds) if run else None)
-
-
-def _close(trainer: ProgramTrainer, reward: ProgramReward) -> None:
-    """Close the reward's client, and the event loop that TRL leaves open."""
-    asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result()
-    atexit.unregister(shutdown_event_loop_in_daemon)
-    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
-    trainer.async_loop.close()
+    try:
+        summary = _summarise(config, run, splits, untrained, heldout.best, seconds) if run else None
+    except NoAnswer as error:
+        return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
+    return Ended(0, "", summary)
 
 
 def _introduce(config: ProgramConfig, run: Run | None) -> None:
@@ -132,20 +126,16 @@ def _untrained(config: ProgramConfig, policy: Policy, splits: Splits, run: Run |
 
 
 def _summarise(
-    config: ProgramConfig, run: Run, splits: Splits, untrained: Evaluation | None, seconds: dict[str, float]
-) -> dict[str, Any]:
+    config: ProgramConfig, run: Run, splits: Splits, untrained: Evaluation | None, best: Evaluation | None,
+    seconds: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
     """Measure the best checkpoint on the held-out sequences and write summary.json."""
-    assert untrained is not None
+    assert untrained is not None and best is not None
     started = time.monotonic()
-    kept = run.read_json("checkpoints/best/best.json")
-    if kept is None:
-        raise ConfigError(
-            f"{run.folder}: no evaluation succeeded, so there is no best checkpoint; --resume tries again"
-        )
     policy = load_policy(config, run.best)
     if not config.use_8bit_quantization:
         policy.model.to(policy.precision.device)
-    found = evaluate(policy, splits.heldout, config, step=kept["step"], split="test")
+    found = evaluate(policy, splits.heldout, config, step=best.step, split="test")
     truth = fmean(length_bits(shorten(p)) + 1 for p in splits.truth) if splits.truth else None
     seconds["evaluate"] += time.monotonic() - started
     summary = summary_of(found, untrained, truth, config, seconds)

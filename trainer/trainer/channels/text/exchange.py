@@ -6,11 +6,12 @@ that fails is an outcome, never an error.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 REASON_LENGTH = 500
+POLL_S = 0.2
 # What every decoder and every sandbox takes: refused as well, it shows that the message is not at fault.
 HARMLESS = "pass\n"
 
@@ -191,8 +193,18 @@ class Exchange:
         return Identities(await self.decoder.model(), await self.sandbox.capabilities())
 
 
+class Patience(Protocol):
+    """The settings that say how long an outage is waited for; see Services."""
+
+    @property
+    def deadline_s(self) -> float: ...
+
+    @property
+    def max_outages(self) -> int: ...
+
+
 async def patiently(
-    ask: Callable[[], Awaitable[T]], config: Services, stopping: Callable[[], bool] = lambda: False
+    ask: Callable[[], Awaitable[T]], config: Patience, stopping: Callable[[], bool] = lambda: False
 ) -> T:
     """Ask until there is an answer, at most max_outages times.
 
@@ -212,6 +224,22 @@ async def patiently(
         f"the services gave no answer, {tried} times in {config.deadline_s:g} s each: {last}",
         hint="look at their logs (`psuedoptimal doctor`)",
     ) from last
+
+
+async def unless_stopped(work: Awaitable[T], retries: Callable[[], int], stopping: Callable[[], bool]) -> T:
+    """Return what `work` comes to; give up when the run is to stop and a service is away.
+
+    retries  how often a service was asked in vain; more than at the start means that one is away
+    raises   NoAnswer, and what `work` raises
+    """
+    before, task = retries(), asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=POLL_S))[0]:
+            if stopping() and retries() > before:
+                raise NoAnswer("the run is to stop, and a service is away")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class Identities(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +21,8 @@ from trainer.measure.record import Message, Record
 from trainer.measure.students import Student, encode_tasks
 from trainer.runs import Run, aside
 from trainer.tasks.task import Task
+
+T = TypeVar("T")
 
 BATCH = 64
 
@@ -76,8 +78,10 @@ async def _records(tasks: Sequence[Task], messages: Sequence[Message], config: T
         return await evaluate_messages(tasks, messages, exchange)
 
 
-def read_best(run: Run) -> Evaluation | None:
+def read_best(run: Run, kind: type[T]) -> T | None:
     """Return the evaluation that chose a run's best weights; None if there are none yet.
+
+    kind  what best.json holds
 
     What is damaged is put aside, and said: the next evaluation then chooses anew.
     """
@@ -85,7 +89,7 @@ def read_best(run: Run) -> Evaluation | None:
     if not run.best.is_dir():
         return None
     try:
-        found = TypeAdapter(Evaluation).validate_json(note.read_bytes())
+        found = TypeAdapter(kind).validate_json(note.read_bytes())
         reason = weights_damage(run.best)
     except (OSError, ValidationError) as error:
         reason = f"{note}: cannot be read ({str(error).splitlines()[0]})"

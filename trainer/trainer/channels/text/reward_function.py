@@ -6,7 +6,6 @@ None means "no answer", for all messages of a call: then `missing` says why, and
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,13 +14,11 @@ from typing import Any, NamedTuple
 from shared.errors import NoAnswer, RequestRefused
 from shared.wire import MAX_TEXT
 from trainer.channels.text.controllers import Multiplier
-from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused, patiently
+from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused, patiently, unless_stopped
 from trainer.channels.text.rewards import Judged, score
 from trainer.config_text import TextConfig
 from trainer.measure.students import has_visible
 from trainer.tasks.task import Task
-
-POLL_S = 0.2
 
 
 class Episode(NamedTuple):
@@ -152,17 +149,10 @@ class CompressionReward:
             return Outcomes([], [], 0, 0.0, 0.0)
         if self._exchange is None:
             self._exchange = Exchange(self.config)
-        work = asyncio.ensure_future(self._exchange.outcomes(tasks, messages))
-        try:
-            while not (await asyncio.wait({work}, timeout=POLL_S))[0]:
-                if self.stopping.is_set() and self._exchange.retries > self._retries_seen:
-                    raise NoAnswer("the run is to stop, and a service is away")
-            return work.result()
-        finally:
-            self._retries_seen = self._exchange.retries
-            work.cancel()
-
-    _retries_seen = 0
+        exchange = self._exchange
+        return await unless_stopped(
+            exchange.outcomes(tasks, messages), lambda: exchange.retries, self.stopping.is_set
+        )
 
     async def aclose(self) -> None:
         """Close the clients; on the loop that used them."""

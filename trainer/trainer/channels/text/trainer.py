@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +13,13 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import shutdown_event_loop_in_daemon
+from trl import GRPOConfig
 
 from shared.clients import run as run_async
 from shared.errors import NoAnswer
-from trainer.channels.text.callbacks import (
-    CheckpointCallback,
-    Halted,
-    HeldOutCallback,
-    Interrupts,
-    Recorder,
-    say,
-)
+from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
+from trainer.channels.grpo import Ended, RecordedTrainer, close, train_or_halt
+from trainer.channels.text.callbacks import HeldOutTasks, Recorder
 from trainer.channels.text.controllers import Multiplier
 from trainer.channels.text.exchange import Exchange, check_generator
 from trainer.channels.text.heldout import Evaluation, evaluate, summary_of
@@ -41,57 +32,6 @@ from trainer.measure.students import Student, load_student
 from trainer.runs import Run, read_state
 from trainer.tasks.sources import load_tasks
 from trainer.tasks.task import Task
-
-
-class TextTrainer(GRPOTrainer):
-    """GRPOTrainer with our figures in its logs, and the seconds it samples.
-
-    sample_s  seconds spent sampling since the step began
-    """
-
-    recorder: Recorder
-    sample_s = 0.0
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where checkpoints go."""
-        return Path(self.args.output_dir)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the step's own figures, so that every tracker gets them."""
-        if "train_runtime" not in logs:
-            logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
-        super().log(logs, start_time)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: it would ask the hub and the trackers about the run."""
-
-    def _generate_and_score_completions(self, inputs: Any) -> Any:
-        scored = super()._generate_and_score_completions(inputs)
-        self.recorder.require_rewards()
-        return scored
-
-    def save_last_step(self) -> None:
-        """Write the checkpoint that the end of the last step would have written, on every rank."""
-        self.recorder.chance.restore()
-        self._save_checkpoint(self.model_wrapped, None)
-        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        started = time.monotonic()
-        try:
-            return super()._generate_single_turn(*args, **kwargs)
-        finally:
-            self.sample_s += time.monotonic() - started
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended. code is 0, 1, or 128 + the signal."""
-
-    code: int
-    reason: str
-    summary: dict[str, Any] | None
 
 
 def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
@@ -114,7 +54,7 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
     trainer = _trainer(config, policy, chosen, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
-    heldout = HeldOutCallback(trainer, config, validation, run, reward.stopping)
+    heldout = HeldOutTasks(trainer, config, validation, run, reward.stopping)
     interrupts = Interrupts(reward.stopping, config.generation_steps)
     checkpoints = CheckpointCallback(trainer, recorder, run)
     for callback in (recorder, checkpoints, heldout, interrupts):
@@ -123,9 +63,9 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         recorder.load(read_state(checkpoint))
     try:
         with interrupts:
-            _train(trainer, checkpoints, checkpoint)
+            train_or_halt(trainer, checkpoints, checkpoint)
     finally:
-        _close(trainer, reward)
+        close(trainer, reward)
     step = trainer.state.global_step
     if interrupts.received is not None and step < trainer.state.max_steps:
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
@@ -136,25 +76,6 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
     except NoAnswer as error:
         return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
-
-
-def _train(trainer: TextTrainer, checkpoints: CheckpointCallback, checkpoint: Path | None) -> None:
-    """Train to the end, or to a step that cannot be taken: the last checkpoint lies in front of it."""
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except Halted as halted:
-        trainer.recorder.reason = str(halted)
-        if trainer.state.global_step > checkpoints.saved:
-            trainer.save_last_step()
-        trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-
-
-def _close(trainer: TextTrainer, reward: CompressionReward) -> None:
-    """Close the reward's clients, and the event loop that TRL leaves open."""
-    asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result()
-    atexit.unregister(shutdown_event_loop_in_daemon)
-    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
-    trainer.async_loop.close()
 
 
 def _introduce(config: TextConfig, run: Run | None) -> None:
@@ -212,12 +133,12 @@ def _summarise(
 
 def _trainer(
     config: TextConfig, policy: Policy, chosen: Precision, reward: CompressionReward, folder: Path
-) -> TextTrainer:
+) -> RecordedTrainer:
     world = PartialState().num_processes
     data, steps = _data(config, reward.tasks, world)
     if "tensorboard" in config.trackers:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    trainer = TextTrainer(
+    trainer = RecordedTrainer(
         model=policy.model, reward_funcs=reward, args=grpo_config(config, chosen, folder, steps),
         train_dataset=data, processing_class=policy.tokenizer, peft_config=policy.adapter,
     )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What the channels that learn by TRL's GRPOTrainer share: our figures in its logs, and how a run halts.
+
+A step that has no rewards is not taken. It ends the run in front of itself, with a checkpoint that is exactly
+the one the end of the step before would have written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOTrainer
+from trl.trainer.utils import shutdown_event_loop_in_daemon
+
+from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder
+
+
+class RecordedTrainer(GRPOTrainer):
+    """GRPOTrainer with our figures in its logs, and the seconds it samples.
+
+    sample_s  seconds spent sampling since the step began
+    """
+
+    recorder: StepRecorder
+    sample_s = 0.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return Path(self.args.output_dir)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's own figures, so that every tracker gets them."""
+        if "train_runtime" not in logs:
+            logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
+        super().log(logs, start_time)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: it would ask the hub and the trackers about the run."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        scored = super()._generate_and_score_completions(inputs)
+        self.recorder.require_rewards()
+        return scored
+
+    def save_last_step(self) -> None:
+        """Write the checkpoint that the end of the last step would have written, on every rank."""
+        self.recorder.chance.restore()
+        self._save_checkpoint(self.model_wrapped, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return super()._generate_single_turn(*args, **kwargs)
+        finally:
+            self.sample_s += time.monotonic() - started
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. code is 0, 1, or 128 + the signal."""
+
+    code: int
+    reason: str
+    summary: dict[str, Any] | None
+
+
+def train_or_halt(trainer: RecordedTrainer, checkpoints: CheckpointCallback, checkpoint: Path | None) -> None:
+    """Train to the end, or to a step that cannot be taken: the last checkpoint lies in front of it.
+
+    checkpoint  where to resume from; None starts at step 0
+    """
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Halted as halted:
+        trainer.recorder.reason = str(halted)
+        if trainer.state.global_step > checkpoints.saved:
+            trainer.save_last_step()
+        trainer.control = trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def close(trainer: RecordedTrainer, reward: Any) -> None:
+    """Close the reward's clients (`aclose`), and the event loop that TRL leaves open."""
+    asyncio.run_coroutine_threadsafe(reward.aclose(), trainer.async_loop).result()
+    atexit.unregister(shutdown_event_loop_in_daemon)
+    shutdown_event_loop_in_daemon(trainer.async_loop_thread, trainer.async_loop)
+    trainer.async_loop.close()
