@@ -20,7 +20,7 @@ from trainer.runs import Run
 from trainer.supervise import services
 
 if TYPE_CHECKING:
-    from trainer.channels.text.trainer import Ended
+    from trainer.channels.grpo import Ended
 
 DEFAULT_CONFIG = Path("psuedoptimal.yaml")
 # What --debug shrinks; flags still win.
