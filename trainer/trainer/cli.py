@@ -22,6 +22,7 @@ VERBS = {
     "train": ("trainer.cli_train", "train a student"),
     "evaluate": ("trainer.measure.evaluate", "measure runs on held-out tasks, beside the baselines"),
     "report": ("trainer.measure.report", "write one self-contained report.html"),
+    "compare": ("trainer.cli_compare", "pass rate against bits per message, over channels and seeds"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),

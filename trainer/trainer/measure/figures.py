@@ -109,6 +109,7 @@ def tradeoff(
     *,
     title: str,
     x_label: str = "tokens per message, log scale",
+    unit: str = "tokens",
     width: float = 900,
     height: float = 460,
     standalone: bool = False,
@@ -143,7 +144,7 @@ def tradeoff(
     for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: not pair[0].big):
         _whiskers(frame, dot, low)
         shape, size = ("ring" if dot.hollow else "dot"), (7 if dot.big else 5)
-        hint = f"{dot.name}: {dot.y * 100:.1f} % at {number(round(dot.x, 2))} tokens. {dot.detail}"
+        hint = f"{dot.name}: {dot.y * 100:.1f} % at {number(round(dot.x, 2))} {unit}. {dot.detail}"
         frame.add(
             f'<circle class="{shape} k{dot.colour}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">'
             f"<title>{attribute(hint.strip())}</title></circle>"

@@ -139,7 +139,8 @@ def _coder(
                 seed=args.seed,
             ).best  # fmt: skip
             measured = figures(one.sequences, found)
-            rows.append(_row(coder, one, samples, measured))
+            each = {"programs": [(r.bits, r.solved) for r in found]}
+            rows.append(_row(coder, one, samples, measured) | each)
             print(
                 f"  {coder}, {one.name}, N = {samples}: solved {measured.accuracy:.3f}  "
                 f"rate {measured.compression_rate:.3f}", file=sys.stderr,

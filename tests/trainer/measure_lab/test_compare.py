@@ -1,0 +1,165 @@
+"""Runs side by side, from folders as the trainer leaves them; bits against a second count by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from trainer.cli import main
+from trainer.config_text import STARTER_STUDENT
+from trainer.measure.compare import compare, figure
+from trainer.measure.folder import read_run
+from trainer.measure.rates_read import Words
+from trainer.measure.record import Message, Record
+from trainer.measure.tables import row_of
+from trainer.tasks.starter import starter_tasks
+
+TASKS = starter_tasks("test", 30, 0)
+WORDS = Words(STARTER_STUDENT / "tokenizer.json")
+
+
+def short(i: int) -> str:
+    """What a student might send: the reference without its layout and brackets."""
+    return " ".join(re.findall(r"[a-z]{3,}|[0-9]+|[%*/+-]+", TASKS[i].reference))
+
+
+def write_text(folder: Path, seed: int, *, failing: int = 1, n: int = 30, **config: Any) -> Path:
+    """An evaluated text run of the starter: its student fails the first `failing` tasks."""
+    folder.mkdir()
+    tasks = TASKS[:n]
+    said = {"student": [short(i) for i in range(n)], "reference": [t.reference for t in tasks], "empty message": [""] * n}  # fmt: skip
+    fails = {"student": failing, "reference": 0, "empty message": n}
+    kinds = {"student": "student", "empty message": "control"}
+    records = {
+        name: [
+            Record(
+                t.task_id,
+                t.family,
+                m.text,
+                m.tokens,
+                "",
+                "",
+                "failed" if i < fails[name] else "passed",
+                "value",
+            )
+            for i, (t, m) in enumerate(
+                zip(tasks, [Message(x, len(WORDS.ids(x))) for x in texts], strict=True)
+            )
+        ]
+        for name, texts in said.items()
+    }
+    rows = [row_of(name, kinds.get(name, "baseline"), found).as_json() for name, found in records.items()]
+    evaluation = {
+        "rows": rows, "records": {name: [r._asdict() for r in found] for name, found in records.items()},
+        "tasks": {"sha256": f"{n}".ljust(64, "a"), "split": "test", "n": n},
+    }  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    settings = {"student_model": "starter", "target_pass_rate": 0.9, "seed": seed, **config}
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    (folder / "summary.json").write_text(json.dumps({"channel": "text", "seed": seed}))
+    looks = [{"step": s, "split": "validation", "pass_rate": 0.9, "tokens": 30 - s} for s in (0, 10, 20)]
+    (folder / "evaluations.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    return folder
+
+
+def write_program(folder: Path) -> Path:
+    folder.mkdir()
+    figures = {"n": 4}
+    baselines = [{"name": "literal program", "bits_per_sequence": 200.0, "compression_rate": 1.0}]
+    row = {"set": "generated", "samples": 1, "figures": figures, "baselines": baselines,
+           "programs": [[20, True], [30, True], [40, True], [90, False]]}  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps({"rows": [row]}))
+    (folder / "summary.json").write_text(json.dumps({"channel": "program"}))
+    (folder / "config.yaml").write_text("length_penalty: 0.1\nseed: 1\n")
+    return folder
+
+
+def found_of(*folders: Path) -> Any:
+    return compare([read_run(folder) for folder in folders])
+
+
+def point(found: Any, name: str, code: str) -> Any:
+    return next(p for p in found.points if (p.name, p.code) == (name, code))
+
+
+def test_bits_are_tokens_times_the_vocabularys_logarithm(tmp_path: Path) -> None:
+    found = found_of(write_text(tmp_path / "a", 1))
+    tokens = [len(WORDS.ids(short(i))) for i in range(30)]
+    plain = point(found, "student", "tokens")
+    assert plain.bits.value == pytest.approx(sum(tokens) / 30 * math.log2(WORDS.vocabulary))
+    assert plain.pass_rate.value == pytest.approx(29 / 30)
+    coded = point(found, "student", "entropy")
+    assert 5 < coded.bits.value < plain.bits.value / 2
+    zipped = point(found, "reference, gzip", "gzip")
+    by_hand = [8 * len(gzip.compress(t.reference.encode(), 9, mtime=0)) for t in TASKS]
+    assert zipped.bits.value == pytest.approx(sum(by_hand) / 30)
+
+
+def test_the_fewest_tokens_are_the_students_while_it_holds_the_level(tmp_path: Path) -> None:
+    front = found_of(write_text(tmp_path / "a", 1)).fronts[0]
+    student = point(found_of(tmp_path / "a"), "student", "tokens")
+    assert front.reached_by == "student" and front.tokens_at.value == student.tokens.value
+    front = found_of(write_text(tmp_path / "b", 1, failing=6)).fronts[0]
+    assert front.reached_by == "reference"
+
+
+def test_seeds_are_one_point_and_other_settings_another(tmp_path: Path) -> None:
+    seeds = [write_text(tmp_path / f"s{i}", i, failing=i) for i in (1, 2, 3)]
+    other = write_text(tmp_path / "t", 1, target_pass_rate=0.5)
+    found = found_of(*seeds)
+    assert point(found, "student", "tokens").runs == 3
+    assert point(found, "student", "tokens").pass_rate.value == pytest.approx(28 / 30)
+    assert point(found, "reference", "tokens").runs == 1
+    found = found_of(*seeds, other)
+    assert point(found, "student (target_pass_rate 0.9)", "tokens").runs == 3
+    assert point(found, "student (target_pass_rate 0.5)", "tokens").runs == 1
+
+
+def test_runs_on_different_tasks_are_not_compared(tmp_path: Path, capsys: Any) -> None:
+    one, two = write_text(tmp_path / "a", 1), write_text(tmp_path / "b", 2, n=20)
+    assert main(["compare", str(one), str(two)]) == 2
+    assert "the same --tasks" in capsys.readouterr().err
+
+
+def test_programs_stand_beside_in_bits_of_their_code(tmp_path: Path) -> None:
+    found = found_of(write_text(tmp_path / "a", 1), write_program(tmp_path / "p"))
+    coder = point(found, "coder", "prefix")
+    assert coder.bits.value == 45 and coder.pass_rate.value == 0.75
+    assert point(found, "literal program", "prefix").bits.value == 200
+    front = next(f for f in found.fronts if f.channel == "program")
+    assert front.area.value == pytest.approx(0.75 * 155 / 200)
+    assert front.reached_by == ""  # 0.75 is below 95 % of the literal program's 1
+
+
+def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path, capsys: Any) -> None:
+    folder = write_text(tmp_path / "a", 1)
+    (folder / "evaluation.json").unlink()
+    assert main(["compare", str(folder)]) == 2
+    assert "psuedoptimal evaluate" in capsys.readouterr().err
+
+
+def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any) -> None:
+    folders = [str(write_text(tmp_path / "a&b", 1)), str(write_program(tmp_path / "p"))]
+    svg = tmp_path / "rates.svg"
+    assert main(["compare", *folders, "--svg", str(svg), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {p["channel"] for p in said["points"]} == {"text", "program"} and said["fronts"][0]["area"]["low"]
+    picture = ElementTree.fromstring(svg.read_text())
+    words = " ".join(t.text or "" for t in picture.iter("{http://www.w3.org/2000/svg}text"))
+    assert "text: student" in words and "program: coder" in words and "bits per message" in words
+    assert main(["compare", *folders, "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| channel | sender |") and lines[1].startswith("| --- |")
+
+
+def test_the_figure_escapes_what_a_run_is_called(tmp_path: Path) -> None:
+    found = found_of(write_text(tmp_path / "a<script>", 1))
+    ElementTree.fromstring(figure(found))
+    assert "<script>" not in figure(found)

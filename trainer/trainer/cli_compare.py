@@ -1,0 +1,45 @@
+"""`psuedoptimal compare RUN [RUN...]`: pass rate against bits per message, over channels and seeds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+EXAMPLE = """examples:
+  psuedoptimal compare runs/text-1 runs/text-2 runs/text-3 runs/program-1 --svg rates.svg
+  psuedoptimal compare runs/demo --markdown >> notes.md
+  psuedoptimal compare runs/demo --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the runs, and where the figure goes."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="evaluated run folders, of any channel and seed")
+    add("--svg", type=Path, metavar="FILE", help="also draw the figure there")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print everything as JSON")
+    form.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.epilog = EXAMPLE
+
+
+def command(args: argparse.Namespace) -> int:
+    """Compare and print; 2 if a run is missing something, with nothing written then."""
+    from trainer.measure.compare import as_markdown, as_text, compare, figure
+    from trainer.measure.folder import read_run
+
+    try:
+        found = compare([read_run(path) for path in args.runs])
+    except (ValueError, FileNotFoundError) as error:
+        print(f"psuedoptimal compare: {error}", file=sys.stderr)
+        return 2
+    if args.svg:
+        args.svg.write_text(figure(found), encoding="utf-8")
+        print(f"figure: {args.svg}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found.as_json(), indent=1))
+    else:
+        print(as_markdown(found) if args.markdown else as_text(found))
+    return 0

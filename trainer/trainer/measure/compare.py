@@ -1,0 +1,257 @@
+"""How few bits does a task need, through which channel? Runs side by side: points, fronts, one figure.
+
+Each channel is measured on its own held-out tasks, the same for all its runs. A run is compared by what its
+folder holds; nothing is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trainer.measure.figures import tradeoff
+from trainer.measure.folder import RunFolder
+from trainer.measure.plot import Dot, Line
+from trainer.measure.rates import Front, Point, Series, front_of, grouped, point_of
+from trainer.measure.rates_read import channel_of, path_of, series_of, settings_of
+from trainer.measure.statistics import Interval
+from trainer.measure.tables import finite
+
+CHANNELS = ("text", "program", "latent")
+SHARE = 0.95
+# The sender that says everything, by channel: what a front is measured against.
+VERBOSE = {"text": ("reference", "tokens"), "program": ("literal program", "prefix"), "latent": ("", "")}
+CODES = {
+    "tokens": "tokens × log2 V", "entropy": "entropy-coded", "prefix": "prefix code", "gzip": "gzip",
+    "vectors": "K × D × bits",
+}  # fmt: skip
+COLUMNS = ("channel", "sender", "code", "runs", "n", "bits/message", "95 %", "pass rate", "95 %", "tokens")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything about some runs, ready to be shown.
+
+    points  each sender's bits and pass rate
+    fronts  by channel, set of tasks and code
+    paths   by channel, the way of each run on its validation tasks, (bits, pass rate)
+    notes   what has to be said beside
+    """
+
+    runs: list[str]
+    points: list[Point]
+    fronts: list[Front]
+    paths: list[tuple[str, str, list[tuple[float, float]]]]
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON; nan becomes None."""
+        found: dict[str, Any] = finite({
+            "runs": self.runs,
+            "points": [p.as_json() for p in self.points],
+            "fronts": [f.as_json() for f in self.fronts],
+            "paths": [{"channel": c, "run": r, "points": p} for c, r, p in self.paths],
+            "notes": self.notes,
+        })  # fmt: skip
+        return found
+
+
+def compare(runs: Sequence[RunFolder]) -> Comparison:
+    """Put runs side by side.
+
+    runs    seeds of the same settings are taken together; other settings are named by what differs
+    raises  ValueError if a run was not evaluated, or runs of one channel on different tasks
+    """
+    labels = _labels(runs)
+    series: list[Series] = []
+    for run in runs:
+        own = labels[run.path]
+        for one in series_of(run):
+            # Only what was trained differs between settings: the others are the same sender.
+            trained = one.kind == "student" or one.name.startswith("student")
+            series.append(replace(one, setting=own) if trained else one)
+    _same_tasks(series)
+    groups = [_once(group) for group in grouped(series)]
+    fronts = _fronts(groups)
+    paths = [(channel_of(run), run.name, path_of(run)) for run in runs]
+    return Comparison(
+        [run.name for run in runs], [point_of(group) for group in groups], fronts,
+        [path for path in paths if path[2]], _notes(groups),
+    )  # fmt: skip
+
+
+def _labels(runs: Sequence[RunFolder]) -> dict[Path, str]:
+    """Return for each run what sets it apart from the others of its channel; empty where only seeds do."""
+    found: dict[Path, str] = {}
+    for channel in CHANNELS:
+        own = [run for run in runs if channel_of(run) == channel]
+        settings = {run.path: settings_of(run) for run in own}
+        texts = {path: json.dumps(value, sort_keys=True, default=str) for path, value in settings.items()}
+        keys = {key for value in settings.values() for key in value}
+        differ = sorted(
+            key for key in keys
+            if len({json.dumps(value.get(key), default=str) for value in settings.values()}) > 1
+        )  # fmt: skip
+        for path, value in settings.items():
+            said = ", ".join(f"{key} {value.get(key)}" for key in differ)
+            found[path] = said if len(set(texts.values())) > 1 else ""
+    return found
+
+
+def _same_tasks(series: Sequence[Series]) -> None:
+    """Refuse text or latent runs that were measured on different tasks: their points cannot be compared."""
+    for channel in ("text", "latent"):
+        sets: dict[str, str] = {}
+        for one in series:
+            if one.channel == channel:
+                sets.setdefault(one.tasks, one.run)
+        if len(sets) > 1:
+            runs = ", ".join(f"{run} ({tasks})" for tasks, run in sets.items())
+            raise ValueError(
+                f"{channel} runs measured on different tasks: {runs}; evaluate them with the same --tasks, "
+                "--split and --n"
+            )
+
+
+def _once(group: Sequence[Series]) -> list[Series]:
+    """Return a group with one series of each run; a sender that learned nothing is the same in every run."""
+    if group[0].kind in ("student", "control") or group[0].name.startswith("student"):
+        return list(group)
+    return [group[0]]
+
+
+def _fronts(groups: Sequence[Sequence[Series]]) -> list[Front]:
+    """Return the fronts of each channel's set of tasks, in each code something was learned in.
+
+    Without the sender that says everything there is no front: nothing to measure it against.
+    """
+    fronts = []
+    keys = dict.fromkeys((g[0].channel, g[0].tasks, g[0].code) for g in groups if g[0].kind == "student")
+    for channel, tasks, code in keys:
+        own = [g for g in groups if (g[0].channel, g[0].tasks) == (channel, tasks)]
+        sent = [g for g in own if g[0].code == code and g[0].kind not in ("control", "reference")]
+        # Sending nothing is free: what it passes counts from no bits on.
+        sent += [g for g in own if g[0].code == code and g[0].name in ("empty message", "none")]
+        name, counted = VERBOSE[channel]
+        verbose = [g for g in own if (g[0].name, g[0].code) == (name, counted)]
+        if verbose:
+            fronts.append(front_of(sent, verbose[0], SHARE))
+    return fronts
+
+
+def _notes(groups: Sequence[Sequence[Series]]) -> list[str]:
+    """Return what a reader has to know to read the figures."""
+    codes = {g[0].code for g in groups}
+    channels = {g[0].channel for g in groups}
+    notes = []
+    if len(channels) > 1:
+        notes.append("Each channel has tasks of its own: across channels compare bits, not pass rates.")
+    if "entropy" in codes:
+        notes.append(
+            "Entropy-coded: real code words, the end paid for, by a model of token triples fitted on the "
+            "messages to the other tasks (10 folds). Tokens x log2 V does not pay for the end."
+        )
+    if "gzip" in codes:
+        notes.append("gzip: what the text would take; the decoder cannot read it, so it is unzipped first.")
+    if "program" in channels and any(g[0].tasks.startswith("validation/") for g in groups):
+        notes.append(
+            "program: not evaluated; its last look at the validation sequences stands here, without a front."
+        )
+    return notes
+
+
+# --- shown ------------------------------------------------------------------------------------------
+
+
+def as_rows(found: Comparison) -> list[list[str]]:
+    """Return the table of the points as cells, the head first."""
+    rows = [list(COLUMNS)]
+    for p in found.points:
+        # The passes are the same in either code.
+        tokens = "–" if p.tokens is None else f"{p.tokens.value:.1f}"
+        rows.append([
+            p.channel, p.name, CODES.get(p.code, p.code), str(p.runs), str(p.n), f"{p.bits.value:.1f}",
+            _range(p.bits, 1), f"{p.pass_rate.value:.3f}", _range(p.pass_rate, 2), tokens,
+        ])  # fmt: skip
+    return rows
+
+
+def front_rows(found: Comparison) -> list[list[str]]:
+    """Return the table of the fronts as cells, the head first."""
+    rows = [["channel", "tasks", "code", "area under the front", "95 %", f"bits at {SHARE:.0%}", "95 %",
+             "tokens", "by"]]  # fmt: skip
+    for f in found.fronts:
+        tokens = "–" if f.tokens_at is None else f"{f.tokens_at.value:.1f} ({_range(f.tokens_at, 1)})"
+        reached = math.isfinite(f.bits_at.value)
+        rows.append([
+            f.channel, f.tasks, CODES.get(f.code, f.code), f"{f.area.value:.3f}", _range(f.area, 3),
+            f"{f.bits_at.value:.1f}" if reached else "not reached", _range(f.bits_at, 1) if reached else "–",
+            tokens, f.reached_by or "–",
+        ])  # fmt: skip
+    return rows
+
+
+def _range(found: Interval, digits: int) -> str:
+    return f"{found.low:.{digits}f}–{found.high:.{digits}f}"
+
+
+def as_text(found: Comparison) -> str:
+    """Return both tables and the notes for a terminal."""
+    parts = [_aligned(as_rows(found)), _aligned(front_rows(found)), "\n".join(f"* {n}" for n in found.notes)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def as_markdown(found: Comparison) -> str:
+    """Return both tables and the notes as Markdown, for a README."""
+
+    def table(rows: list[list[str]]) -> str:
+        lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+        return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines)
+
+    return "\n\n".join([table(as_rows(found)), table(front_rows(found)), *found.notes]) + "\n"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def figure(found: Comparison, *, standalone: bool = True) -> str:
+    """Return the plot: pass rate against bits per message, the channels in colours, references in grey."""
+    several = len({p.channel for p in found.points}) > 1
+    dots = []
+    for p in found.points:
+        if p.kind == "control" or "truncated" in p.name or ", first " in p.name:
+            continue
+        learned = p.kind in ("student", "untrained")
+        name = p.name if not several or p.kind in ("reference", "baseline") else f"{p.channel}: {p.name}"
+        dots.append(
+            Dot(
+                f"{name}, {CODES.get(p.code, p.code)}" if p.code == "entropy" else name, p.bits.value,
+                p.pass_rate.value, CHANNELS.index(p.channel) if learned else 7,
+                (p.bits.low, p.bits.high), (p.pass_rate.low, p.pass_rate.high),
+                hollow=p.code == "entropy", big=p.kind == "student",
+                detail=f"{p.runs} runs, {p.n} tasks",
+            )
+        )  # fmt: skip
+    lines = [
+        Line(f"{channel}: {run} on the way, validation", points, CHANNELS.index(channel), "dash")
+        for channel, run, points in found.paths
+    ]
+    for f in found.fronts:
+        cuts = [
+            p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and ", first " in p.name
+        ]
+        ends = [p for p in found.points if (p.channel, p.code, p.kind) == (f.channel, f.code, "student")]
+        if cuts and ends and f.code == "tokens":
+            curve = sorted((p.bits.value, p.pass_rate.value) for p in (*cuts, ends[0]))
+            lines.append(Line("the student's messages, cut short", curve, CHANNELS.index(f.channel), "faint"))
+    return tradeoff(
+        dots, lines, title="Held-out pass rate against bits per message",
+        x_label="bits per message, log scale", unit="bits", standalone=standalone,
+    )  # fmt: skip

@@ -1,0 +1,232 @@
+"""From a finished run's files to series of bits and verdicts, one reader a channel. Never writes, no torch.
+
+text     evaluation.json: tokens x log2 of the student's vocabulary, and code words of a model fitted on the
+         messages to the other tasks; gzip as a reference. controls.json: the messages' beginnings
+program  evaluation.json: the prefix code's bits of each program; heldout.jsonl where it was not evaluated
+latent   evaluation.json: K x D x bits a number, by the blind decoder
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.config_text import STARTER, STARTER_STUDENT
+from trainer.measure.folder import RunFolder, checkpoint_folder, read_lines, read_object
+from trainer.measure.message_code import cross_fitted_bits
+from trainer.measure.rates import Kind, Series
+
+# Beside the seed, what differs between runs without making them another experiment.
+INCIDENTAL = {
+    "seed", "name", "runs", "output_dir", "decoder_url", "sandbox_url", "decoder_token_file",
+    "sandbox_token_file", "report_to", "clearml", "debug", "logging_steps", "save_steps", "save_total_limit",
+    "example_steps", "examples", "device", "dtype", "threads", "deadline_s", "max_outages",
+}  # fmt: skip
+EVALUATE = "run `psuedoptimal evaluate {name}` first"
+
+
+class Words:
+    """A student's tokenizer: only what it cuts a text into. Raises ValueError where its file is missing."""
+
+    def __init__(self, file: Path) -> None:
+        from tokenizers import Tokenizer
+
+        if not file.is_file():
+            raise ValueError(f"{file}: no tokenizer, so no bits; take the run's folder with its checkpoints")
+        self._tokenizer: Any = Tokenizer.from_file(str(file))
+        self.vocabulary = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def ids(self, text: str) -> list[int]:
+        """Return a text's token ids, special tokens left out."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def words_of(run: RunFolder) -> Words:
+    """Return the tokenizer of a run's student: its checkpoint's, else that of the model it started from."""
+    try:
+        own = checkpoint_folder(run.path) / "tokenizer.json"
+    except FileNotFoundError:
+        own = Path()
+    model = run.setting("student_model", "")
+    base = STARTER_STUDENT if model == STARTER else Path(str(model))
+    return Words(own if own.is_file() else base / "tokenizer.json")
+
+
+def channel_of(run: RunFolder) -> str:
+    """Return text, program or latent. Raises ValueError for a folder that does not say."""
+    found = run.summary.get("channel") or run.evaluation.get("channel")
+    if not found and run.config:
+        found = (
+            "program"
+            if "length_penalty" in run.config
+            else "text"
+            if "target_pass_rate" in run.config
+            else None
+        )
+    if found not in ("text", "program", "latent"):
+        raise ValueError(
+            f"{run.path}: of no known channel (summary.json says {found!r}); is its run finished?"
+        )
+    return str(found)
+
+
+def series_of(run: RunFolder) -> list[Series]:
+    """Return everything a run can show. Raises ValueError naming what is missing."""
+    match channel_of(run):
+        case "text":
+            return text_series(run)
+        case "program":
+            return program_series(run)
+        case _:
+            return latent_series(run)
+
+
+def settings_of(run: RunFolder) -> dict[str, Any]:
+    """Return the settings that make a run the experiment it is: all but the seed and where things are."""
+    return {key: value for key, value in run.config.items() if key not in INCIDENTAL}
+
+
+# --- text --------------------------------------------------------------------------------------------
+
+
+def text_series(run: RunFolder) -> list[Series]:
+    """Return the senders of an evaluated text run, each in both codes, and what gzip would take."""
+    found = run.evaluation
+    if not found.get("records"):
+        raise ValueError(f"{run.path}: not evaluated; {EVALUATE.format(name=run.path)}")
+    kinds = {row["name"]: row["kind"] for row in found["rows"]}
+    words, tasks = words_of(run), f"{found['tasks']['sha256'][:12]}/{found['tasks']['split']}"
+    series = []
+    for name, records in found["records"].items():
+        series += _coded(name, kinds.get(name, "baseline"), records, words, tasks, run.name)
+    for name in ("reference", "task text"):
+        if name in found["records"]:
+            series.append(_zipped(name, found["records"][name], tasks, run.name))
+    return [*series, *_beginnings(run, words, tasks)]
+
+
+def _coded(
+    name: str, kind: Kind, records: Sequence[Mapping[str, Any]], words: Words, tasks: str, run: str
+) -> list[Series]:
+    passed = tuple(r["outcome"] == "passed" and not r["refused"] for r in records)
+    tokens = tuple(int(r["tokens"]) for r in records)
+    each = math.log2(words.vocabulary)
+    coded = cross_fitted_bits([words.ids(r["message"]) for r in records], words.vocabulary)
+    return [
+        Series("text", name, code, kind, bits, passed, tasks, run, tokens=tokens)
+        for code, bits in (
+            ("tokens", tuple(each * n for n in tokens)),
+            ("entropy", tuple(map(float, coded))),
+        )
+    ]
+
+
+def _zipped(name: str, records: Sequence[Mapping[str, Any]], tasks: str, run: str) -> Series:
+    """Return what gzip takes for a text whose receiver unzips it first: it decodes to the same program."""
+    texts = [str(r["message"]).encode("utf-8", "surrogatepass") for r in records]
+    bits = tuple(8.0 * len(gzip.compress(text, 9, mtime=0)) for text in texts)
+    passed = tuple(r["outcome"] == "passed" for r in records)
+    return Series("text", f"{name}, gzip", "gzip", "reference", bits, passed, tasks, run)
+
+
+def _beginnings(run: RunFolder, words: Words, tasks: str) -> list[Series]:
+    """Return the student's messages cut at a share of their tokens, where the controls have measured them.
+
+    Controls of other tasks than the evaluation's have no place beside it, and are left out.
+    """
+    stored = read_object(run.path / "controls.json")
+    about = stored.get("tasks", {})
+    if f"{str(about.get('sha256'))[:12]}/{about.get('split')}" != tasks:
+        return []
+    return [
+        one
+        for step in stored.get("prefix", {}).get("steps", [])
+        if 0 < step["share"] < 1
+        for one in _coded(
+            f"student, first {step['share']:.0%}", "baseline", step["records"], words, tasks, run.name
+        )
+    ]
+
+
+# --- program -----------------------------------------------------------------------------------------
+
+
+def program_series(run: RunFolder) -> list[Series]:
+    """Return the coder's programs in bits of the prefix code, and what stands beside them."""
+    rows = run.evaluation.get("rows", [])
+    series = []
+    for row in rows:
+        if not row.get("programs"):
+            continue
+        tasks = f"{row['set']}/{row['figures']['n']}"
+        tried = f", best of {row['samples']}" if row["samples"] > 1 else ""
+        kind: Kind = "student" if row["samples"] == 1 else "baseline"
+        bits = tuple(float(b) for b, _ in row["programs"])
+        passed = tuple(bool(solved) for _, solved in row["programs"])
+        series.append(Series("program", f"coder{tried}", "prefix", kind, bits, passed, tasks, run.name))
+        series += [
+            Series(
+                "program", b["name"], "prefix", "reference", (float(b["bits_per_sequence"]),), (True,), tasks
+            )
+            for b in row["baselines"]
+            if b["name"] in ("literal program", "gzip, one by one", "ground truth, shortened")
+            and row["samples"] == 1
+        ]
+    return series or _program_heldout(run)
+
+
+def _program_heldout(run: RunFolder) -> list[Series]:
+    """Return the last look at the held-out sequences while training, where nothing was evaluated after it."""
+    last = max((line["step"] for line in run.heldout), default=None)
+    lines = [line for line in run.heldout if line["step"] == last]
+    if not lines:
+        name = f"program {run.path}"
+        raise ValueError(f"{run.path}: no held-out programs; {EVALUATE.format(name=name)}")
+    split = lines[0]["split"]
+    return [
+        Series(
+            "program", "coder", "prefix", "student", tuple(float(line["bits"]) for line in lines),
+            tuple(line["outcome"] == "solved" for line in lines), f"{split}/{len(lines)}", run.name,
+        )
+    ]  # fmt: skip
+
+
+# --- latent ------------------------------------------------------------------------------------------
+
+
+def latent_series(run: RunFolder) -> list[Series]:
+    """Return the blind decoder's tasks at K x D x bits a message.
+
+    evaluation.json  {"latent": {"vectors": K, "width": D, "bits": b}, "tasks": {...},
+                      "senders": {name: {"kind", "passed": [bool], "bits": per message, optional}}}
+    """
+    found, about = run.evaluation, run.evaluation.get("latent", {})
+    if not found.get("senders"):
+        name = f"latent {run.path}"
+        raise ValueError(f"{run.path}: not evaluated in blind mode; {EVALUATE.format(name=name)}")
+    each = float(about["vectors"]) * float(about["width"]) * float(about["bits"])
+    tasks = f"{found['tasks']['sha256'][:12]}/{found['tasks']['split']}"
+    series = []
+    for name, sender in found["senders"].items():
+        passed = tuple(bool(p) for p in sender["passed"])
+        bits = tuple(float(b) for b in sender.get("bits") or [each] * len(passed))
+        series.append(
+            Series("latent", name, "vectors", sender.get("kind", "student"), bits, passed, tasks, run.name)
+        )
+    return series
+
+
+def path_of(run: RunFolder) -> list[tuple[float, float]]:
+    """Return the way a student took on the validation tasks: (bits per message, pass rate), by step.
+
+    Text in tokens x log2 of the vocabulary, programs in bits of the right ones; empty where there is none.
+    """
+    looks = read_lines(run.path / "evaluations.jsonl")
+    lines = [line for line in looks if line.get("split") == "validation"]
+    if channel_of(run) == "text":
+        each = math.log2(words_of(run).vocabulary)
+        return [(each * line["tokens"], line["pass_rate"]) for line in lines]
+    return [(line["bits_per_program"], line["accuracy"]) for line in lines if line.get("bits_per_program")]
