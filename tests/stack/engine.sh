@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Run a command beside a Docker engine of its own, with the runtimes runc and runsc and one image with Python.
+# Run a command beside a Docker engine of its own, with the runtimes runc and runsc, Compose, and a base image.
 #
 #     tests/stack/engine.sh python -m pytest -m "docker or gvisor"
 #
-# Needs root on Debian or Ubuntu; installs docker.io, runsc and debootstrap where they are absent. The engine
-# keeps everything below $ENGINE (kept between calls, for the image) and ends with the command. Where
-# SANDBOX_DOCKER_HOST is set, that engine is used as it is, and SANDBOX_DOCKER_IMAGE names its image.
+# Needs root on Debian or Ubuntu; installs docker.io, runsc, debootstrap and Compose where they are absent. The
+# engine keeps everything below $ENGINE (kept between calls, for the images) and ends with the last command that
+# uses it. Where SANDBOX_DOCKER_HOST is set, that engine is used as it is, SANDBOX_DOCKER_IMAGE names its image,
+# and STACK_BASE_IMAGE what the stack's images are built on.
 set -euo pipefail
 
 ENGINE=${ENGINE:-/var/tmp/sandbox-engine}
 SUITE=${SUITE:-bookworm}
-IMAGE=sandbox-python:$SUITE
+COMPOSE_SUITE=${COMPOSE_SUITE:-trixie}
+IMAGE=sandbox-python:$SUITE-2
 
 if [ -n "${SANDBOX_DOCKER_HOST:-}" ]; then
     exec "$@"
@@ -19,47 +21,87 @@ if [ "$(id -u)" != 0 ]; then
     echo "engine.sh: only root can start an engine; set SANDBOX_DOCKER_HOST to use one that runs" >&2
     exit 2
 fi
-
-absent=()
-for pair in dockerd:docker.io docker:docker.io runsc:runsc debootstrap:debootstrap; do
-    command -v "${pair%%:*}" >/dev/null || absent+=("${pair#*:}")
-done
-if [ ${#absent[@]} -gt 0 ]; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${absent[@]}"
-fi
-
 mkdir -p "$ENGINE"
 chmod 700 "$ENGINE"
-cat >"$ENGINE/daemon.json" <<END
+exec 8>"$ENGINE/start.lock" 9>"$ENGINE/use.lock"
+
+# A Debian package of another release, unpacked without touching what is installed.
+fetch() { # package, binary within it, target
+    local apt="$ENGINE/apt-$COMPOSE_SUITE"
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/unpacked"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $COMPOSE_SUITE main" \
+        >"$apt/sources.list"
+    local options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/nonexistent
+        -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update
+    (cd "$apt" && apt-get "${options[@]}" download "$1")
+    dpkg-deb -x "$apt/$1"_*.deb "$apt/unpacked"
+    install -D -m 755 "$apt/unpacked/$2" "$3"
+    rm -rf "$apt"
+}
+
+base_image() {
+    local root
+    root=$(mktemp -d "$ENGINE/root.XXXXXX")
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$SUITE" "$root" \
+        >"$ENGINE/debootstrap.log" || { tail -5 "$ENGINE/debootstrap.log" >&2; exit 1; }
+    tar -C "$root" --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - "$IMAGE" >/dev/null
+    rm -rf "$root"
+}
+
+start_engine() {
+    local absent=() pair
+    for pair in dockerd:docker.io docker:docker.io runsc:runsc debootstrap:debootstrap iptables:iptables; do
+        command -v "${pair%%:*}" >/dev/null || absent+=("${pair#*:}")
+    done
+    if [ ${#absent[@]} -gt 0 ]; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${absent[@]}"
+    fi
+    docker compose version >/dev/null 2>&1 ||
+        fetch docker-compose usr/libexec/docker/cli-plugins/docker-compose "$HOME/.docker/cli-plugins/docker-compose"
+    cat >"$ENGINE/daemon.json" <<END
 {
   "data-root": "$ENGINE/data", "exec-root": "$ENGINE/exec", "pidfile": "$ENGINE/pid",
   "hosts": ["unix://$ENGINE/docker.sock"],
-  "bridge": "none", "iptables": false, "ip-forward": false, "ip-masq": false,
   "runtimes": {"runsc": {"path": "$(command -v runsc)", "runtimeArgs": ["--network=none"]}}
 }
 END
-dockerd --config-file "$ENGINE/daemon.json" >"$ENGINE/log" 2>&1 &
-engine=$!
-trap 'kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || true' EXIT
-export DOCKER_HOST=unix://$ENGINE/docker.sock
-for _ in $(seq 100); do
-    docker version >/dev/null 2>&1 && break
-    if ! kill -0 "$engine" 2>/dev/null; then
-        tail -5 "$ENGINE/log" >&2
-        exit 1
+    # Not of this process group, and without our locks: it outlives this command where another one uses it too.
+    setsid dockerd --config-file "$ENGINE/daemon.json" >"$ENGINE/log" 2>&1 8>&- 9>&- &
+    local engine=$!
+    for _ in $(seq 150); do
+        docker version >/dev/null 2>&1 && return
+        if ! kill -0 "$engine" 2>/dev/null; then
+            tail -5 "$ENGINE/log" >&2
+            exit 1
+        fi
+        sleep 0.2
+    done
+    echo "engine.sh: the engine does not answer; see $ENGINE/log" >&2
+    exit 1
+}
+
+finish() {
+    # The last one to use the engine ends it.
+    flock 8
+    flock -u 9
+    if flock -n -x 9 && [ -f "$ENGINE/pid" ]; then
+        local engine
+        engine=$(cat "$ENGINE/pid")
+        kill "$engine" 2>/dev/null || true
+        for _ in $(seq 150); do kill -0 "$engine" 2>/dev/null && sleep 0.2 || break; done
     fi
-    sleep 0.2
-done
+}
 
-if ! docker image inspect "$IMAGE" >/dev/null 2>&1; then
-    root=$(mktemp -d "$ENGINE/root.XXXXXX")
-    debootstrap --variant=minbase --include=python3 "$SUITE" "$root" >"$ENGINE/debootstrap.log" ||
-        { tail -5 "$ENGINE/debootstrap.log" >&2; exit 1; }
-    tar -C "$root" --exclude=./var/cache --exclude=./var/lib/apt -c . | docker import - "$IMAGE" >/dev/null
-    rm -rf "$root"
-fi
+export DOCKER_HOST=unix://$ENGINE/docker.sock
+flock 8
+flock -s 9
+trap finish EXIT
+docker version >/dev/null 2>&1 || start_engine
+docker image inspect "$IMAGE" >/dev/null 2>&1 || base_image
+flock -u 8
 
-export SANDBOX_DOCKER_HOST=$DOCKER_HOST SANDBOX_DOCKER_IMAGE=$IMAGE
+export SANDBOX_DOCKER_HOST=$DOCKER_HOST SANDBOX_DOCKER_IMAGE=$IMAGE STACK_BASE_IMAGE=$IMAGE
 unset DOCKER_HOST
-"$@"
+"$@" 8>&- 9>&-
