@@ -34,7 +34,10 @@ def write_text(folder: Path, seed: int, *, failing: int = 1, n: int = 30, **conf
     """An evaluated text run of the starter: its student fails the first `failing` tasks."""
     folder.mkdir()
     tasks = TASKS[:n]
-    said = {"student": [short(i) for i in range(n)], "reference": [t.reference for t in tasks], "empty message": [""] * n}  # fmt: skip
+    said = {
+        "student": [short(i) for i in range(n)], "reference": [t.reference for t in tasks],
+        "empty message": [""] * n,
+    }  # fmt: skip
     fails = {"student": failing, "reference": 0, "empty message": n}
     kinds = {"student": "student", "empty message": "control"}
     records = {
