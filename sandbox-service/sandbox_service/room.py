@@ -15,7 +15,7 @@ from sandbox_service.admission import Admission
 from sandbox_service.jails.bwrap import Bwrap
 from sandbox_service.jails.docker import Docker
 from sandbox_service.jails.gvisor import GVisor
-from sandbox_service.jails.jail import Jail, JailMissing
+from sandbox_service.jails.jail import Jail, JailMissing, interpreter
 from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
 from sandbox_service.judge import Judge, Plan
@@ -203,7 +203,10 @@ class Room:
 
 
 def candidates(settings: SandboxSettings) -> list[Jail]:
-    """Return the jails to try, strongest first; raises JailMissing with every reason when there is none."""
+    """Return the jails to try, strongest first.
+
+    raises  JailMissing with every reason when there is none, and for a SANDBOX_PYTHON that is no Python
+    """
     uids = Uids(settings.uid_base, settings.lanes + settings.spares, settings.recycle_runs)
     makers: dict[str, Callable[..., Jail]] = {
         "gvisor": partial(GVisor, old=settings.jail == "gvisor"),
@@ -220,6 +223,8 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
     wanted = list(makers) if settings.jail == "auto" else [settings.jail]
     if settings.jail == "auto" and not settings.docker_host:
         wanted.remove("docker")
+    if settings.python is not None and "docker" not in wanted:
+        interpreter(settings.python)
     found: list[Jail] = []
     reasons = []
     for name in wanted:

@@ -118,6 +118,7 @@ def serve(app: FastAPI, settings: ServiceSettings) -> int:
         return 2
     with listener:
         log.info("starting", extra={"pid": os.getpid()})
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not _is_told(app, record))
         try:
             Server(app, settings).run(sockets=[listener])
         except SystemExit:
@@ -128,6 +129,12 @@ def serve(app: FastAPI, settings: ServiceSettings) -> int:
             return 2
     # A service that finds out later that it cannot work (a model that does not load) puts the error there.
     return _failed_start(app) if app.state.startup_error else 0
+
+
+def _is_told(app: FastAPI, record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is about a failed start that `_failed_start` says better."""
+    text = record.getMessage()
+    return app.state.startup_error is not None and (text.startswith("Traceback") or "startup failed" in text)
 
 
 def _failed_start(app: FastAPI) -> int:

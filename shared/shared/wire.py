@@ -199,6 +199,14 @@ class PlanReply(Wire):
     jobs: list[PlannedJob]
 
 
+def _to_hundredths(measured: float) -> float:
+    return round(measured, 2)
+
+
+# Further digits of a time or a size are noise, and make replies unreadable.
+Measured = Annotated[float, AfterValidator(_to_hundredths)]
+
+
 class TestResult(Wire):
     """One test. `message` says what was compared or raised, escaped and truncated."""
 
@@ -206,16 +214,16 @@ class TestResult(Wire):
 
     outcome: Outcome
     message: str = ""
-    wall_ms: float = 0.0
+    wall_ms: Measured = 0.0
     assurance: Assurance = "value"
 
 
 class Usage(Wire):
     """What the program used, metered outside it."""
 
-    cpu_ms: float
-    wall_ms: float
-    memory_mb: float | None = None
+    cpu_ms: Measured
+    wall_ms: Measured
+    memory_mb: Measured | None = None
 
 
 class Verdict(Wire):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -56,9 +59,23 @@ def test_a_verdict_says_what_was_used_and_which_jail_it_was(sandbox: httpx.Clien
     (verdict,) = judge(sandbox, {**GOOD, "program": GOOD["program"] + "\nprint('hello')"})
     assert verdict["usage"]["cpu_ms"] > 0
     assert verdict["usage"]["wall_ms"] > 0
+    figures = [*verdict["usage"].values(), *(test["wall_ms"] for test in verdict["tests"])]
+    assert figures == [round(figure, 2) for figure in figures]
     assert verdict["stdout_tail"] == "hello\n"
     assert verdict["jail"] == sandbox.get("/v1/capabilities").json()["jail"]
     assert verdict["assurance"] == "value"
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/usr/bin/true"])
+def test_an_interpreter_that_is_none_ends_the_start_with_one_sentence(python: str) -> None:
+    environment = {**os.environ, "SANDBOX_PYTHON": python, "SANDBOX_PORT": "0"}
+    command = [sys.executable, "-m", "sandbox_service"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert said.startswith(f"sandbox-service did not start: SANDBOX_PYTHON={python}: not a Python")
+    assert said.count("SANDBOX_PYTHON") == 1 and "name the program itself" in said
 
 
 def test_a_test_that_cannot_be_judged_is_refused_with_its_place(sandbox: httpx.Client) -> None:

@@ -93,11 +93,9 @@ def test_a_taken_port_is_refused_with_port_setting_and_way_out(start: Start, fre
 def test_a_start_that_fails_says_why_and_whose_fault(start: Start, free_port: int) -> None:
     refused, broken = start(free_port, ECHO_START="refused"), start(free_port, ECHO_START="broken")
     assert refused.child.wait(30) == 2
-    assert (
-        refused.log.strip()
-        .splitlines()[-1]
-        .endswith("ECHO_START='refused': cannot start so; set ECHO_START=ok")
-    )
+    starting, said = refused.log.strip().splitlines()
+    assert json.loads(starting)["event"] == "starting"
+    assert said == "echo did not start: ECHO_START='refused': cannot start so; set ECHO_START=ok"
     assert broken.child.wait(30) == 1
     assert "ZeroDivisionError" in broken.log
 

@@ -102,11 +102,13 @@ def usable(python: Path) -> bool:
     """Whether programs can be run with it: new enough, and with what distributions split off there."""
     try:
         done = subprocess.run(
-            [str(python), "-I", "-S", "-c", CHECK], check=False, env={}, capture_output=True, timeout=30
-        )
+            [str(python), "-I", "-S", "-c", f"{CHECK}; print('usable')"], check=False, env={},
+            capture_output=True, timeout=30,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    # What is no Python at all may end with 0 too.
+    return done.stdout == b"usable\n"
 
 
 def version_of(python: Path) -> str:
