@@ -29,7 +29,10 @@ EVALUATE = "run `psuedoptimal evaluate {name}` first"
 
 
 class Words:
-    """A student's tokenizer: only what it cuts a text into. Raises ValueError where its file is missing."""
+    """A student's tokenizer: how it cuts a text, and what it writes for token ids.
+
+    raises  ValueError where its file is missing
+    """
 
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer
@@ -42,6 +45,10 @@ class Words:
     def ids(self, text: str) -> list[int]:
         """Return a text's token ids, special tokens left out."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, as a student's message is written."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 def words_of(run: RunFolder) -> Words:

@@ -150,6 +150,21 @@ def _tests(code: str, name: str, source: Source, rng: random.Random) -> tuple[st
     return None
 
 
+def fresh_tests(task: Task, seed: int) -> tuple[str, ...]:
+    """Return other assertions of a starter task, on inputs drawn anew.
+
+    returns  none for a task that is not of the starter world, or where no inputs were found
+    """
+    world, _, rest = task.task_id.partition("/")
+    source = SOURCES.get(rest.partition("+")[0])
+    if world != "starter" or source is None:
+        return ()
+    rng = random.Random(f"{task.task_id}/{seed}")
+    drawn = (_tests(task.reference, task.entry_point, source, rng) for _ in range(_TRIES))
+    found = next((tests for tests in drawn if tests), ())
+    return tuple(test for test in found if test not in task.tests)
+
+
 def _compiled(code: str, name: str) -> Callable[[Any], Any]:
     """Run a reference of our own grammar; never a program from a model."""
     namespace: dict[str, Any] = {}
