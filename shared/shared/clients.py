@@ -144,7 +144,7 @@ class _Client:
         self, items: Sequence[Q], size: Callable[[Q], int], send: Callable[[list[Q]], Awaitable[list[A]]]
     ) -> list[A]:
         """Send the items in as few requests as the limits and the instances ask for; keep their order."""
-        parts = split(items, size, len(self._transport.peers))
+        parts = split(items, size, await self._transport.look_up())
         tasks = [asyncio.ensure_future(send(part)) for part in parts]
         try:
             return [answer for answers in await asyncio.gather(*tasks) for answer in answers]

@@ -16,7 +16,6 @@ import uuid
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from shared.errors import (
     Unavailable,
     class_for,
 )
+from shared.peers import Peer, Peers
 from shared.wire import Problem, Wire
 
 T = TypeVar("T")
@@ -87,15 +87,6 @@ class _Unreachable(Unavailable):
     """Nothing listens there, as far as can be seen from here."""
 
 
-@dataclass(eq=False)
-class Peer:
-    """One instance of the room. `rested_at` is the time from which it is asked again before others."""
-
-    url: str
-    in_flight: int = 0
-    rested_at: float = 0.0
-
-
 class Transport:
     """The peers of one room, and one connection pool for each event loop it is used from."""
 
@@ -112,7 +103,7 @@ class Transport:
             )
         self.room, self.deadline_s, self.attempt_s = room, deadline_s, attempt_s
         self._reach_s = deadline_s if unreachable_s is None else min(unreachable_s, deadline_s)
-        self.peers = [Peer(_checked_url(room, address)) for address in addresses]
+        self._peers = Peers(room, addresses)
         self.requests = 0
         self.retries = 0
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -123,6 +114,16 @@ class Transport:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
         self._clients = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The instances known now."""
+        return self._peers.all()
+
+    async def look_up(self) -> int:
+        """Find the instances that names stand for, if that was long ago; return how many there are."""
+        await self._peers.look_up()
+        return len(self.peers)
 
     async def ask(self, method: str, path: str, body: Wire | None, read: Callable[[bytes], T]) -> T:
         """Send until there is an answer or the deadline has come; `read` raises Broken on a malformed one.
@@ -136,6 +137,7 @@ class Transport:
         failed: set[Peer] = set()
         rounds = 0
         while True:
+            await self._peers.look_up()
             peer = self._take(failed)
             try:
                 left = end - time.monotonic()
@@ -168,6 +170,7 @@ class Transport:
                 return False
             return True
 
+        await self._peers.look_up()
         return any(await asyncio.gather(*(one(peer) for peer in self.peers)))
 
     async def aclose(self) -> None:
@@ -180,11 +183,12 @@ class Transport:
         """The peer with the least requests in flight; one that failed lately only if all have."""
         with self._lock:
             now = time.monotonic()
-            fresh = [peer for peer in self.peers if peer.rested_at <= now and peer not in failed]
+            peers = self.peers
+            fresh = [peer for peer in peers if peer.rested_at <= now and peer not in failed]
             if fresh:
                 peer = min(fresh, key=lambda each: (each.in_flight, random.random()))
             else:
-                peer = min(self.peers, key=lambda each: (each in failed, each.rested_at, each.in_flight))
+                peer = min(peers, key=lambda each: (each in failed, each.rested_at, each.in_flight))
             peer.in_flight += 1
             self.requests += 1
             return peer
@@ -211,6 +215,7 @@ class Transport:
         """One request to one peer, its whole answer within min(attempt_s, left_s)."""
         limit_s = min(self.attempt_s, max(left_s, 0.001))
         sent = {**headers, "Content-Type": "application/json"} if content is not None else headers
+        sent = {**sent, "Host": peer.host} if peer.host else sent
         where = f"{self.room} at {peer.url}"
         try:
             request = self._client().request(method, peer.url + path, content=content, headers=sent)
@@ -286,13 +291,3 @@ def _retry_after(text: str) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
-
-
-def _checked_url(room: str, address: str) -> str:
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{room}: {address!r}: {error}; use e.g. http://127.0.0.1:8001") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"{room}: {address!r} is not an http URL; use e.g. http://127.0.0.1:8001")
-    return str(url).rstrip("/")
