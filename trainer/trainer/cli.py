@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": ("trainer.measure.evaluate", "measure runs on held-out tasks, beside the baselines"),
     "report": ("trainer.measure.report", "write one self-contained report.html"),
     "compare": ("trainer.cli_compare", "pass rate against bits per message, over channels and seeds"),
+    "controls": ("trainer.measure.controls_run", "is it a code or a trick? controls, causes, phrasebook"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
@@ -65,22 +66,20 @@ def _guarded(argv: list[str]) -> int:
         refuse_unknown(getattr(args, "parser", parser), unknown)
         return int(verb.command(args))
     except (ConfigError, RequestRefused) as error:
-        return _fail(str(error), 2)
+        return _fail(_said(error), 2)
     except NoAnswer as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(_said(error), 1)
+    except KeyboardInterrupt as error:
+        return _fail(_said(error), 130)
     except BrokenPipeError:
         # The reader of our output has gone, e.g. `| head`; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if is_disk_full(error):
-            return _fail(
-                f"the disk is full, or a quota reached ({error}); make room and go on with --resume", 1
-            )
+            return _fail(f"the disk is full, or a quota reached ({_said(error)}); make room first", 1)
         if isinstance(error, FileNotFoundError | ModuleNotFoundError):
-            return _fail(str(error), 2)
+            return _fail(_said(error), 2)
         raise
 
 
@@ -102,6 +101,11 @@ def overview() -> str:
         "usage: psuedoptimal VERB ...\n\nA student invents messages, something frozen decodes them, an "
         f"isolated judge says whether it worked.\n\nverbs:\n{verbs}\n\nexample:\n  psuedoptimal demo"
     )
+
+
+def _said(error: BaseException) -> str:
+    """Return an error's text, and below it what was noted on its way out."""
+    return "\n".join([str(error) or "interrupted", *getattr(error, "__notes__", ())])
 
 
 def _fail(text: str, code: int) -> int:

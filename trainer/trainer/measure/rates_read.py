@@ -50,6 +50,11 @@ class Words:
         """Return the text of token ids, as a student's message is written."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def shown(self, token: int) -> str:
+        """Return what one token looks like, blanks made visible."""
+        text = str(self._tokenizer.decode([token], skip_special_tokens=False))
+        return text.replace("\n", "↵").replace(" ", "·") or f"#{token}"
+
 
 def words_of(run: RunFolder) -> Words:
     """Return the tokenizer of a run's student: its checkpoint's, else that of the model it started from."""
