@@ -5,13 +5,14 @@ A program that fails, hangs or attacks is HTTP 200 with a verdict; an HTTP error
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from sandbox_service import execute, run_code
@@ -65,13 +66,15 @@ def create_app(settings: SandboxSettings) -> FastAPI:
     room = Room(settings, app.state.registry)
     rooms.append(room)
     app.state.room = room
+    work = APIRouter(route_class=_refusing_early(room))
 
-    @app.post("/v1/judge", response_model=JudgeReply, responses=_STREAMED, tags=["sandbox"])
+    @work.post("/v1/judge", response_model=JudgeReply, responses=_STREAMED, tags=["sandbox"])
     async def judge(request: Request, wanted: JudgeRequest) -> Response:
         """Judge programs by their tests. With `Accept: application/x-ndjson` each verdict is sent when it
         is there, as a line `{"index": 0, "verdict": {...}}`; an error after the first line is the last
         line, `{"problem": {...}}`, and then the jobs without a line have no verdict."""
         room.ensure_ready()
+        room.admission.ensure_room(len(wanted.jobs))  # before the work of planning
         plans = await cancelled_by_disconnect(request, room.plans(wanted))
         works = [partial(room.judge, plan) for plan in plans]
         if _streams(request):
@@ -80,7 +83,7 @@ def create_app(settings: SandboxSettings) -> FastAPI:
             verdicts = await cancelled_by_disconnect(request, gather(works))
         return _json(JudgeReply(verdicts=verdicts))
 
-    @app.post("/v1/execute", response_model=ExecuteReply, responses=_STREAMED, tags=["sandbox"])
+    @work.post("/v1/execute", response_model=ExecuteReply, responses=_STREAMED, tags=["sandbox"])
     async def run(request: Request, wanted: ExecuteRequest) -> Response:
         """Run programs and bring one variable of each back, in the codec's tagged form. Streams as judge
         does, in lines `{"index": 0, "execution": {...}}`."""
@@ -98,7 +101,7 @@ def create_app(settings: SandboxSettings) -> FastAPI:
         """Say of each test how it would be judged, and where and why not at `value`. Nothing is run."""
         return await cancelled_by_disconnect(request, room.lint(wanted))
 
-    @app.post("/run_code", tags=["other clients"])
+    @work.post("/run_code", tags=["other clients"])
     async def run_code_(request: Request, wanted: RunCode) -> RunCodeReply:
         """Run a program as SandboxFusion's clients ask for it. What it prints is its own word: no verdict."""
         room.ensure_ready()
@@ -107,12 +110,30 @@ def create_app(settings: SandboxSettings) -> FastAPI:
             (ended,) = await cancelled_by_disconnect(request, gather([partial(room.run, run)]))
         return run_code.reply(ended)
 
+    app.include_router(work)
+
     @app.get("/v1/capabilities", tags=["sandbox"])
     async def capabilities() -> Capabilities:
         """The jail in force, its layers and known weaknesses, what was tried against it, room for work."""
         return room.capabilities()
 
     return app
+
+
+def _refusing_early(room: Room) -> type[APIRoute]:
+    """Make routes that refuse before they read a request, where the queue is as good as full."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def refuse_or_handle(request: Request) -> Response:
+                room.admission.ensure_open()
+                return await handle(request)
+
+            return refuse_or_handle
+
+    return Route
 
 
 def _streams(request: Request) -> bool:

@@ -56,7 +56,7 @@ class Room:
     def __init__(self, settings: SandboxSettings, registry: CollectorRegistry) -> None:
         self.settings = settings
         self.judge_ = Judge(talks=settings.lanes)
-        self.admission = Admission(settings.queue_limit, settings.lanes)
+        self.admission = Admission(settings.queue_limit, settings.lanes, settings.queue_seconds)
         self.warm: Warm | None = None
         self.reason = "the jail is being tried"
         self._opening: asyncio.Task[None] | None = None

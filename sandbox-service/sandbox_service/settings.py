@@ -43,6 +43,12 @@ class SandboxSettings(ServiceSettings):
     spares: int = Field(1, ge=0, le=16, description="warm lanes beside them, for those that die")
     recycle_runs: int = Field(1000, ge=1, le=1000, description="runs after which a lane is replaced")
     queue_limit: int = Field(4000, ge=1, le=100_000, description="jobs that may wait; more are answered 429")
+    queue_seconds: float = Field(
+        120,
+        gt=0,
+        le=3600,
+        description="seconds of work that may wait, by the last jobs; more is answered 429",
+    )
     python: Path | None = Field(
         None, description="interpreter of the jails; unset: /usr/bin/pythonX.Y of this version, else this one"
     )

@@ -228,17 +228,22 @@ class Docker:
 
     def _sweep_those_without_a_folder(self) -> None:
         """Remove containers of lives on this machine whose folder has gone, as after a restart."""
-        for container in self._client.containers.list(all=True, filters={"label": f"{_LABEL}.life"}):
+        for container in self._listed([f"{_LABEL}.life"]):
             host, _, folder = container.labels[f"{_LABEL}.life"].partition(":")
             if host == socket.gethostname() and not Path(folder).exists():
                 remove(container)
 
     def _remove(self, labels: dict[str, str]) -> None:
         wanted = [f"{_LABEL}.{key}={value}" for key, value in labels.items()]
-        for container in self._client.containers.list(
-            all=True, filters={"label": wanted}, ignore_removed=True
-        ):
+        for container in self._listed(wanted):
             remove(container)
+
+    def _listed(self, labels: list[str]) -> list[Any]:
+        """Return the containers with those labels; the engine may be removing some of its own accord."""
+        found: list[Any] = self._client.containers.list(
+            all=True, filters={"label": labels}, ignore_removed=True
+        )
+        return found
 
 
 def remove(container: Any) -> None:

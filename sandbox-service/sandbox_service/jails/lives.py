@@ -6,6 +6,7 @@ so a folder whose lock can be taken is an orphan's, and nothing has to be rememb
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -29,12 +30,6 @@ class Life:
     def __init__(self, jail: str, kill: Callable[[Path], None]) -> None:
         self._kill = kill
         self._home = self.ROOT / f"sandbox-{jail}-{os.geteuid()}"
-        self._home.mkdir(mode=0o700, exist_ok=True)
-        here = self._home.lstat()
-        if here.st_uid != os.geteuid() or self._home.is_symlink() or here.st_mode & 0o077:
-            raise JailMissing(
-                f"{self._home} is not a folder of this user alone", hint="delete it, or set TMPDIR to another"
-            )
         with _alone(self._home):
             self.folder = Path(tempfile.mkdtemp(dir=self._home))
             self._lock = _locked(self.folder)
@@ -56,19 +51,45 @@ class Life:
         """Kill and delete what this life holds. May be called again."""
         if self._lock is not None:
             self._kill(self.folder)
-            _delete(self.folder)
-            os.close(self._lock)
-            self._lock = None
+            with _alone(self._home):
+                _delete(self.folder)
+                os.close(self._lock)
+                self._lock = None
+                with contextlib.suppress(OSError):  # others live there
+                    self._home.rmdir()
 
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Keep other services from making and deleting folders meanwhile."""
-    door = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the home of all lives, and keep other services from making and deleting folders meanwhile.
+
+    raises  JailMissing when it is there and is somebody else's
+    """
+    door = _door(home)
     try:
-        fcntl.flock(door, fcntl.LOCK_EX)
         yield
     finally:
+        os.close(door)
+
+
+def _door(home: Path) -> int:
+    """Take the home's lock. The last life to end deletes the home, perhaps while this one waits for it."""
+    while True:
+        home.mkdir(mode=0o700, exist_ok=True)
+        try:
+            here = home.lstat()
+            if here.st_uid != os.geteuid() or home.is_symlink() or here.st_mode & 0o077:
+                raise JailMissing(
+                    f"{home} is not a folder of this user alone",
+                    hint="delete it, or set TMPDIR to another",
+                )
+            door = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(door, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(door), home.lstat()):
+                return door
         os.close(door)
 
 
