@@ -7,7 +7,15 @@ import random
 
 import pytest
 
-from trainer.measure.language import contains, describe, python_words, survival, topographic_similarity
+from trainer.measure.language import (
+    contains,
+    describe,
+    parts_of,
+    python_words,
+    survival,
+    topographic_similarity,
+)  # fmt: skip
+from trainer.tasks.starter import starter_tasks
 from trainer.tasks.task import Task
 
 MEANINGS = [(a, b, c) for a in range(4) for b in range(4, 8) for c in range(8, 12)]
@@ -110,3 +118,24 @@ def test_code_that_does_not_tokenize_is_read_as_far_as_it_goes() -> None:
         ("def", "def"),
         ("function name", "f"),
     ]
+
+
+def test_the_parts_of_a_starter_task_are_told_and_of_others_not() -> None:
+    task = starter_tasks("test", 1)[0]
+    assert (
+        "+".join(parts_of(task)[:4]) == task.task_id.split("/")[1] and parts_of(task)[4] == task.entry_point
+    )
+    assert parts_of(TASK) == ()
+    assert describe([TASK] * 2, ["a", "b"], [(1,), (2,)]).posdis is None
+
+
+def test_naming_each_part_of_a_task_in_turn_is_a_perfect_language() -> None:
+    tasks = starter_tasks("test", 200)
+    words = [parts_of(task) for task in tasks]
+    found = describe(
+        tasks, [" ".join(w) for w in words], words, length_of=lambda word: len(str(word)), most=20
+    )
+    assert found.posdis is not None and found.posdis.value > 0.6 > 3 * found.posdis.null_mean
+    assert found.posdis.p == pytest.approx(1 / 41)
+    stored = found.as_json()
+    assert stored["zipf"]["slope"] < 0 and set(stored["abbreviation"]) == {"value", "null_mean", "p"}

@@ -101,7 +101,7 @@ def test_a_phrasebook_of_code_is_code_and_deleting_breaks_it(
     book = {e["symbol"]: e for e in found["entries"]}
     assert book["sorted"]["piece"] == "sorted(…)" and book["+="]["piece"].startswith("+=")
     assert book["sorted"]["examples"][0]["message"] == book["sorted"]["examples"][0]["program"]
-    assert found["aligned_bits"] > 1.5 * found["aligned_bits_shuffled"]
+    assert found["aligned_bits"] > found["aligned_bits_shuffled"] + 0.3
     broken = [e["breaks"]["value"] for e in book.values() if e["cases"]]
     assert broken and sum(broken) / len(broken) > 0.8
     assert "compositional" in found["verdict"] and json.dumps(found)

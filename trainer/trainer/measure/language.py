@@ -17,10 +17,20 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from trainer.measure.compositionality import (
+    Slope,
+    WithNull,
+    abbreviation,
+    bag_disentanglement,
+    positional_disentanglement,
+    zipf_slope,
+)  # fmt: skip
 from trainer.measure.statistics import edit_distance, entropy_bits, mean, pearson, ranks
 from trainer.tasks.task import Task
 
 Words = Sequence[Hashable]
+# Of the disentanglements' null: they cost a pass over all symbols each.
+SHUFFLES = 40
 
 
 class TopographicSimilarity(NamedTuple):
@@ -47,6 +57,10 @@ class Language:
     by_family, by_reference              topographic similarity to the parts of the family's name, and to the
                                          reference code's tokens
     survival                             kind of the reference's token -> share of it found in the messages
+    zipf                                 slope of log frequency over log rank of the words
+    abbreviation                         rank correlation of a word's rarity and length; None without lengths
+    posdis, bosdis                       disentanglement by place and by symbol, over the parts of a starter
+                                         task and its function's name; None for other tasks
     """
 
     n: int
@@ -59,24 +73,37 @@ class Language:
     by_family: TopographicSimilarity | None
     by_reference: TopographicSimilarity | None
     survival: dict[str, float]
+    zipf: Slope
+    abbreviation: WithNull | None
+    posdis: WithNull | None
+    bosdis: WithNull | None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON; nan becomes None."""
         flat = asdict(self)
-        for name in ("by_family", "by_reference"):
+        for name in ("by_family", "by_reference", "zipf", "abbreviation", "posdis", "bosdis"):
             found = getattr(self, name)
             flat[name] = found and {k: None if math.isnan(v) else v for k, v in found._asdict().items()}
         return flat
 
 
 def describe(
-    tasks: Sequence[Task], texts: Sequence[str], words: Sequence[Words], *, most: int = 120, seed: int = 0
+    tasks: Sequence[Task],
+    texts: Sequence[str],
+    words: Sequence[Words],
+    *,
+    length_of: Callable[[Hashable], int] | None = None,
+    most: int = 120,
+    seed: int = 0,
 ) -> Language:
     """Work out every statistic.
 
     texts, words  [n] each message as text and as token ids, in the order of the tasks
+    length_of     how long a word is, in characters
     most          tasks drawn for topographic similarity, whose cost is their square
     """
+    parts = [found for task in tasks if (found := parts_of(task))]
+    composed = parts if len(parts) == len(tasks) > 1 else None
     used = Counter(word for message in words for word in message)
     whole = Counter(tuple(message) for message in words)
     total = sum(used.values())
@@ -97,7 +124,21 @@ def describe(
         else None,
         by_reference=topographic_similarity(codes, messages, seed=seed),
         survival=survival(tasks, texts),
+        zipf=zipf_slope(words),
+        abbreviation=abbreviation(words, length_of, seed=seed) if length_of and used else None,
+        posdis=composed and positional_disentanglement(composed, words, shuffles=SHUFFLES, seed=seed),
+        bosdis=composed and bag_disentanglement(composed, words, shuffles=SHUFFLES, seed=seed),
     )
+
+
+def parts_of(task: Task) -> tuple[str, ...]:
+    """Return what a starter task is made of: source, filter, map, reduction, the function's name.
+
+    returns  nothing for a task of another data set, whose parts nobody wrote down
+    """
+    world, _, rest = task.task_id.partition("/")
+    parts = tuple(rest.partition("/")[0].split("+"))
+    return (*parts, task.entry_point) if world == "starter" and len(parts) == 4 else ()
 
 
 def topographic_similarity(

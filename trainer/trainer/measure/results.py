@@ -251,6 +251,13 @@ def language_section(run: RunFolder) -> str:
         lines.append(
             ("", [f"topographic {name}", _similarity(before.get(key)), _similarity(student.get(key))])
         )
+    for key, name in (("posdis", "place"), ("bosdis", "symbol")):
+        title = f"disentanglement by {name}"
+        lines.append(("", [title, _with_null(before.get(key)), _with_null(student.get(key))]))
+    slopes = [_number((found.get("zipf") or {}).get("slope")) for found in (before, student)]
+    lines.append(("", ["Zipf's slope", *slopes]))
+    laws = [_with_null(found.get("abbreviation")) for found in (before, student)]
+    lines.append(("", ["law of abbreviation", *laws]))
     kept = [
         (
             "",
@@ -288,6 +295,11 @@ def _number(value: Any, percent: bool = False) -> str:
 
 def _similarity(found: Any) -> str:
     """Return rho with its null and p."""
-    if not isinstance(found, dict) or found.get("rho") is None:
+    return _with_null(found and {"value": found.get("rho"), **found})
+
+
+def _with_null(found: Any) -> str:
+    """Return a figure with its null and p."""
+    if not isinstance(found, dict) or found.get("value") is None:
         return "–"
-    return f"{found['rho']:.2f}<br><small>null {found['null_mean']:.2f}, p {found['p']:.3f}</small>"
+    return f"{found['value']:.2f}<br><small>null {found['null_mean']:.2f}, p {found['p']:.3f}</small>"

@@ -67,4 +67,7 @@ def _named(checkpoint: Path) -> str:
 
 def _language(student: Student, tasks: Sequence[Task], messages: Sequence[Message]) -> dict[str, Any]:
     texts = [message.text for message in messages]
-    return describe(tasks, texts, [student.pieces(text) for text in texts]).as_json()
+    words = [student.pieces(text) for text in texts]
+    return describe(
+        tasks, texts, words, length_of=lambda word: len(student.tokenizer.decode([word]))
+    ).as_json()
