@@ -24,6 +24,7 @@ VERBS = {
     "report": ("trainer.measure.report", "write one self-contained report.html"),
     "compare": ("trainer.cli_compare", "pass rate against bits per message, over channels and seeds"),
     "controls": ("trainer.measure.controls_run", "is it a code or a trick? controls, causes, phrasebook"),
+    "language": ("trainer.measure.language_run", "what the messages are like, and how much they change"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
