@@ -32,6 +32,7 @@ VERBS = {
     "archive": ("trainer.cli_program", "compress a file into programs, by a trained coder"),
     "unarchive": ("trainer.cli_program", "restore the file from an archive"),
     "doctor": ("trainer.doctor", "what is here, and whether it works"),
+    "runpod": ("runpod_deployer.cli", "the lab on rented GPUs: plan, up, status, logs, down"),
 }
 # A verb's module where its first argument names another channel than the text channel.
 CHANNELS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig
-from trainer.runs import Run
+from trainer.preflight import check_text
+from trainer.runs import Run, refuse_inside_run, resume_command
 from trainer.supervise import services
 
 CONFIG = Path("starter-text.yaml")
@@ -41,6 +43,8 @@ def command(args: argparse.Namespace) -> int:
     seeds = _seeds(args.seeds)
     flags = {name: getattr(args, name) for name in ("max_steps", "heldout_tasks") if getattr(args, name)}
     config = resolve(TextConfig, [args.config], flags)
+    refuse_inside_run(args.runs)
+    check_text(config, 1)
     signal.signal(signal.SIGTERM, _terminated)
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
     folders = [args.runs / f"demo-{stamp}-seed{seed}" for seed in seeds]
@@ -48,17 +52,21 @@ def command(args: argparse.Namespace) -> int:
     with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as found:
         decoder, sandbox = found
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
-        urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox]
+        # The services of the demo end with it: what it leaves behind does not name them.
+        own = [f"{room}_url" for room in ("decoder", "sandbox") if not getattr(config, f"{room}_url")]
+        unsaved = ["--unsaved", *own] if own else []
+        urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox, *unsaved]
         for seed, folder in zip(seeds, folders, strict=True):
             code = _verb(
                 "train", "text", "--config", str(args.config), "--runs", str(args.runs),
                 "--name", folder.name, "--seed", str(seed), *settings, *urls, quiet=True,
             )  # fmt: skip
             if code:
+                _tell_rest("text", dict(zip(seeds, folders, strict=True)), seed, args, settings)
                 return code
         tables = ["--json"] if args.json else []
         measured = [f"--decoder-url={url}" for url in decoder] + [f"--sandbox-url={url}" for url in sandbox]
-        code = _verb("evaluate", *map(str, folders), *tables, *measured)
+        code = _verb("evaluate", *map(str, folders), *tables, *measured, *unsaved)
     code = code or _verb("report", *map(str, folders), quiet=args.json)
     if not code:
         _closing(folders, time.monotonic() - started)
@@ -94,6 +102,31 @@ def _verb(*argv: str, quiet: bool = False) -> int:
             process.wait()
             raise
         return code if code >= 0 else 128 - code
+
+
+def _tell_rest(
+    channel: str, folders: dict[int, Path], at: int, args: argparse.Namespace, settings: list[str]
+) -> None:
+    """Say what is left of a demo that ended early, as commands.
+
+    folders   the run of each seed, in their order
+    at        the seed whose run ended early
+    settings  flags for the seeds that were not begun
+    """
+    begun = [seed for seed in folders if folders[seed].is_dir()]
+    rest = ",".join(str(seed) for seed in folders if seed not in begun)
+    of_channel = [] if channel == "text" else [channel]
+    runs = [str(folders[seed]) for seed in begun]
+    left = []
+    if at in begun:
+        left.append(resume_command(channel, folders[at]))
+    if begun:
+        left += [shlex.join(["psuedoptimal", verb, *of_channel, *runs]) for verb in ("evaluate", "report")]
+    if rest and begun:
+        place = ["--config", str(args.config), "--runs", str(args.runs)]
+        left.append(shlex.join(["psuedoptimal", "demo", *of_channel, "--seeds", rest, *place, *settings]))
+    if left:
+        print("\n  ".join(["what is left of the demo:", *left]), file=sys.stderr)
 
 
 def _terminated(*_: object) -> None:

@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.cli_demo import _closing, _seeds, _terminated, _verb
+from trainer.cli_demo import _closing, _seeds, _tell_rest, _terminated, _verb
 from trainer.config import resolve
 from trainer.config_program import ProgramConfig
+from trainer.preflight import check_program
+from trainer.runs import refuse_inside_run
 from trainer.supervise import services
 
 CONFIG = Path("starter-program.yaml")
@@ -42,6 +44,8 @@ def command(args: argparse.Namespace) -> int:
     seeds, names = _seeds(args.seeds), ("max_seconds", "heldout_sequences")
     flags = {name: value for name in names if (value := getattr(args, name)) is not None}
     config = resolve(ProgramConfig, [args.config], flags)
+    refuse_inside_run(args.runs)
+    check_program(config)
     signal.signal(signal.SIGTERM, _terminated)
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
     folders = [args.runs / f"demo-program-{stamp}-seed{seed}" for seed in seeds]
@@ -49,12 +53,15 @@ def command(args: argparse.Namespace) -> int:
     with services(logs, None, ["http://127.0.0.1:9"], config.sandbox_url) as (_, sandbox):
         settings = [f"--{name}={value}" for name, value in flags.items()]
         urls = [f"--sandbox-url={url}" for url in sandbox]
+        # A sandbox of the demo ends with it: what it leaves behind does not name it.
+        unsaved = [] if config.sandbox_url else ["--unsaved", "sandbox_url"]
         for seed, folder in zip(seeds, folders, strict=True):
             code = _verb(
                 "train", "program", "--config", str(args.config), "--output_dir", str(folder),
-                "--seed", str(seed), *settings, "--sandbox-url", *sandbox, quiet=True,
+                "--seed", str(seed), *settings, "--sandbox-url", *sandbox, *unsaved, quiet=True,
             )  # fmt: skip
             if code:
+                _tell_rest("program", dict(zip(seeds, folders, strict=True)), seed, args, settings)
                 return code
         tables = ["--json"] if args.json else []
         n = [
@@ -65,7 +72,9 @@ def command(args: argparse.Namespace) -> int:
             "--max-tokens",
             str(config.max_tokens),
         ]
-        code = _verb("evaluate", "program", *map(str, folders), config.model_name, *n, *tables, *urls)
+        code = _verb(
+            "evaluate", "program", *map(str, folders), config.model_name, *n, *tables, *urls, *unsaved
+        )
     code = code or _verb("report", "program", *map(str, folders), quiet=args.json)
     if not code:
         _closing(folders, time.monotonic() - started)

@@ -10,14 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.checkpoints import damage
-from trainer.cli_train import _terminated
+from trainer.cli_train import _terminated, add_unsaved, told_how_to_go_on
 from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
 from trainer.config_program import ProgramConfig, Service
+from trainer.preflight import check_program
 from trainer.runs import Run
 from trainer.supervise import services
 
@@ -39,13 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings and end")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_unsaved(parser, "sandbox_url")
     add_flags(parser, ProgramConfig)
     parser.usage = "%(prog)s program [--config FILE] [--resume RUN] [--SETTING VALUE ...]"
     parser.set_defaults(parser=parser)
     parser.epilog = (
         "examples:\n  psuedoptimal train program --config starter-program.yaml --num-epochs 2\n"
-        "  psuedoptimal train program --model_name deepseek-ai/deepseek-coder-1.3b-instruct \\\n"
-        "      --data_path 10k.jsonl --eval_data_path text.bin --output_dir checkpoints/rl"
+        "  psuedoptimal train program --config starter-program.yaml --eval_data_path README.md"
     )
 
 
@@ -55,7 +56,7 @@ def command(args: argparse.Namespace) -> int:
     if args.print_config:
         print(dump_yaml(config), end="")
         return 0
-    ended = start(config, resume=args.resume)
+    ended = start(config, resume=args.resume, unsaved=args.unsaved)
     if ended.reason:
         print(f"psuedoptimal: {ended.reason}", file=sys.stderr)
     if ended.summary is not None:
@@ -80,11 +81,15 @@ def resumed_config(args: argparse.Namespace) -> ProgramConfig:
             f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
             f"--config {args.resume}/config.yaml"
         )
-    return resolve(ProgramConfig, [Run.open(args.resume).folder / "config.yaml"], flags)
+    file = Run.open(args.resume).folder / "config.yaml"
+    return resolve(ProgramConfig, [file], flags, variables=MAY_CHANGE)
 
 
-def start(config: ProgramConfig, *, resume: Path | None = None) -> Ended:
-    """Make or open the run folder, start a sandbox if there is no URL, and train. Returns how it ended."""
+def start(config: ProgramConfig, *, resume: Path | None = None, unsaved: Sequence[str] = ()) -> Ended:
+    """Make or open the run folder, start a sandbox if there is no URL, and train. Returns how it ended.
+
+    unsaved  settings that the run folder's config.yaml does not keep
+    """
     if config.device == "cpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -93,9 +98,10 @@ def start(config: ProgramConfig, *, resume: Path | None = None) -> Ended:
         raise ConfigError("several processes need a sandbox they share: give --sandbox-url")
     if ranks > 1 and not (resume or config.output_dir):
         raise ConfigError("several processes need to agree on a run folder: give --output_dir")
+    check_program(config)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with _opened(config, resume) as (run, checkpoint, folder):
+        with _opened(config, resume, unsaved) as (run, checkpoint, folder):
             print(f"run folder: {folder}", file=sys.stderr)
             return _train(config, run, folder, checkpoint)
     finally:
@@ -111,7 +117,9 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
 
 
 @contextlib.contextmanager
-def _opened(config: ProgramConfig, resume: Path | None) -> Iterator[tuple[Run | None, Path | None, Path]]:
+def _opened(
+    config: ProgramConfig, resume: Path | None, unsaved: Sequence[str]
+) -> Iterator[tuple[Run | None, Path | None, Path]]:
     """Give the run (None on every rank but the first), the checkpoint to go on from, and the folder.
 
     raises  ConfigError if another process writes to the run
@@ -123,9 +131,15 @@ def _opened(config: ProgramConfig, resume: Path | None) -> Iterator[tuple[Run | 
         return
     if resume is None:
         print(dump_yaml(config), file=sys.stderr)
-    run = Run.open(resume) if resume else Run.create(folder.parent, folder.name, config)
+    if resume:
+        run = Run.open(resume)
+    else:
+        saved = config.model_copy(update=dict.fromkeys(["output_dir", *unsaved]))
+        run = Run.create(folder.parent, folder.name, saved)
     with run.held():
-        yield run, run.rewind(damage_of) if resume else None, folder
+        checkpoint = run.rewind(damage_of) if resume else None
+        with told_how_to_go_on(run, "program", new=resume is None):
+            yield run, checkpoint, folder
 
 
 def as_text(summary: dict[str, Any]) -> str:

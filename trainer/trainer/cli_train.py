@@ -7,16 +7,19 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.errors import RequestRefused
 from trainer.checkpoints import damage
 from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
 from trainer.config_text import Services, TextConfig
-from trainer.runs import Run
+from trainer.preflight import check_text
+from trainer.runs import Run, resume_command
 from trainer.supervise import services
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved settings and end")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add_unsaved(parser, "decoder_url", "sandbox_url")
     add_flags(parser, TextConfig)
     parser.usage = "%(prog)s text [--config FILE] [--resume RUN] [--SETTING VALUE ...]"
     parser.set_defaults(parser=parser)
@@ -50,13 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_unsaved(parser: argparse.ArgumentParser, *urls: str) -> None:
+    """Add --unsaved, for services that will be gone when the run is resumed or repeated."""
+    parser.add_argument(
+        "--unsaved", nargs="+", choices=urls, default=[],
+        help="URLs to leave out of what is saved: what is resumed or repeated then starts its own services",
+    )  # fmt: skip
+
+
 def command(args: argparse.Namespace) -> int:
     """Train, and print the summary. Returns 0, 1, or 128 + the signal that stopped it."""
     config = resumed_config(args) if args.resume else new_config(args)
     if args.print_config:
         print(dump_yaml(config), end="")
         return 0
-    ended = start(config, resume=args.resume)
+    ended = start(config, resume=args.resume, unsaved=args.unsaved)
     return finish(ended, as_json=args.json)
 
 
@@ -80,11 +92,15 @@ def resumed_config(args: argparse.Namespace) -> TextConfig:
             f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
             f"--config {args.resume}/config.yaml"
         )
-    return resolve(TextConfig, [Run.open(args.resume).folder / "config.yaml"], flags)
+    file = Run.open(args.resume).folder / "config.yaml"
+    return resolve(TextConfig, [file], flags, variables=Services.model_fields)
 
 
-def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
-    """Make or open the run folder, start the services that have no URL, and train. Returns how it ended."""
+def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[str] = ()) -> Ended:
+    """Make or open the run folder, start the services that have no URL, and train. Returns how it ended.
+
+    unsaved  settings that the run folder's config.yaml does not keep
+    """
     if config.device == "cpu":
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -93,9 +109,10 @@ def start(config: TextConfig, *, resume: Path | None = None) -> Ended:
         raise ConfigError("several processes need services they share: give --decoder-url and --sandbox-url")
     if ranks > 1 and not (resume or config.name):
         raise ConfigError("several processes need to agree on a run folder: give --name")
+    check_text(config, ranks)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with _opened(config, resume) as (run, checkpoint, folder):
+        with _opened(config, resume, unsaved) as (run, checkpoint, folder):
             print(f"run folder: {folder}", file=sys.stderr)
             return _train(config, run, folder, checkpoint)
     finally:
@@ -111,7 +128,9 @@ def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path |
 
 
 @contextlib.contextmanager
-def _opened(config: TextConfig, resume: Path | None) -> Iterator[tuple[Run | None, Path | None, Path]]:
+def _opened(
+    config: TextConfig, resume: Path | None, unsaved: Sequence[str]
+) -> Iterator[tuple[Run | None, Path | None, Path]]:
     """Give the run (None on every rank but the first), the checkpoint to go on from, and the folder.
 
     raises  ConfigError if another process writes to the run
@@ -124,9 +143,33 @@ def _opened(config: TextConfig, resume: Path | None) -> Iterator[tuple[Run | Non
         return
     if resume is None:
         print(dump_yaml(config), file=sys.stderr)
-    run = Run.open(resume) if resume else Run.create(config.runs, config.name, config, prefix="text")
+    if resume:
+        run = Run.open(resume)
+    else:
+        saved = config.model_copy(update=dict.fromkeys(["name", *unsaved]))
+        run = Run.create(config.runs, config.name, saved, prefix="text")
     with run.held():
-        yield run, run.rewind(damage_of) if resume else None, run.folder
+        checkpoint = run.rewind(damage_of) if resume else None
+        with told_how_to_go_on(run, "text", new=resume is None):
+            yield run, checkpoint, run.folder
+
+
+@contextlib.contextmanager
+def told_how_to_go_on(run: Run, channel: str, *, new: bool) -> Iterator[None]:
+    """Say with an error that ends a run how to go on; of a new run without any record, leave nothing."""
+    try:
+        yield
+    except BaseException as error:
+        # A service that did not come up has left its log in the folder, and the error names it.
+        refused = isinstance(error, ConfigError | RequestRefused | KeyboardInterrupt | SystemExit)
+        if new and refused and run.is_blank:
+            shutil.rmtree(run.folder)
+            raise
+        how = f"go on with: {resume_command(channel, run.folder, int(os.environ.get('WORLD_SIZE', '1')))}"
+        error.add_note(how)
+        if isinstance(error, SystemExit):
+            print(how, file=sys.stderr)
+        raise
 
 
 def finish(ended: Ended, *, as_json: bool) -> int:
@@ -142,10 +185,10 @@ def as_text(summary: dict[str, Any]) -> str:
     """Return a summary for a person."""
     held, before = summary["heldout"], summary["untrained"]
     return "\n".join([
-        f"{'held-out, greedy':<20}{'pass rate':>10}{'tokens':>9}",
+        f"{'test split, greedy':<20}{'pass rate':>10}{'tokens':>9}",
         f"{'untrained student':<20}{before['pass_rate']:>10.3f}{before['tokens_per_message']:>9.1f}",
         f"{'trained student':<20}{held['pass_rate']:>10.3f}{held['tokens_per_message']:>9.1f}",
-        f"{held['compression_vs_untrained'] or 0:.2f} times fewer tokens on {held['n']} tasks",
+        f"{held['compression_vs_untrained'] or 0:.2f} times fewer tokens on {held['n']} held-out tasks",
     ])  # fmt: skip
 
 

@@ -77,8 +77,13 @@ def resolve(
     told = environment(model)
     told = {name: value for name, value in told.items() if variables is None or name in variables}
     merged = _merge(_merge(_merge(merged, over), told), flags)
+    return validated(model, merged)
+
+
+def validated(model: type[C], settings: Mapping[str, Any]) -> C:
+    """Return the model with these settings. Raises ConfigError with one line per fault."""
     try:
-        return model.model_validate(merged)
+        return model.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("\n".join(_fault(model, item) for item in error.errors())) from error
 

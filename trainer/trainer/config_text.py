@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from shared.wire import Assurance, Limits, Temperature
-from trainer.config import Section, ServiceUrl
+from trainer.config import ConfigError, Section, ServiceUrl
 
 STARTER = "starter"
 # In a wheel the weights lie inside the package, in a checkout beside it.
@@ -242,6 +242,19 @@ class TextConfig(Output, Services, Reward, Rollouts, Optimiser, Data, Models):
         """Optimiser steps that one sampled batch lasts."""
         micro = (self.steps_per_generation or self.gradient_accumulation_steps) * self.num_iterations
         return max(1, micro // self.gradient_accumulation_steps)
+
+    def groups(self, processes: int) -> int:
+        """Return the tasks of one sampled batch. Raises ConfigError if it does not hold whole groups."""
+        micro = self.steps_per_generation or self.gradient_accumulation_steps
+        messages = self.batch_size * micro * processes
+        if messages % self.num_generations:
+            raise ConfigError(
+                f"num_generations={self.num_generations} does not divide the {messages} messages of a "
+                f"sampled batch (batch_size={self.batch_size} x {micro} backward passes"
+                + (f" x {processes} processes" if processes > 1 else "")
+                + "); change one of them"
+            )
+        return messages // self.num_generations
 
     @property
     def trackers(self) -> list[str]:

@@ -1,6 +1,6 @@
 """The run folder: what a run writes, where, and how it is continued. Holds no model and imports no torch.
 
-    runs/<name>/config.yaml      the resolved settings; `--config` reads them back
+    runs/<name>/config.yaml      the resolved settings; `--config` reads them back, for a run of another name
                 services.json    who decoded and who judged: ModelCard and Capabilities
                 metrics.jsonl    one object per step
                 episodes.jsonl   one object per message
@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -72,8 +73,10 @@ class Run:
         """Make a new run folder and write its config.
 
         name    None makes one up from the prefix and the time
-        raises  ConfigError if a run of that name exists
+        config  what --config shall read back: without the run's own name, so that it starts another run
+        raises  ConfigError if a run of that name exists, or the folder lies inside a run's
         """
+        refuse_inside_run(root)
         folder = root / (name or f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}")
         try:
             folder.mkdir(parents=True)
@@ -94,6 +97,11 @@ class Run:
                 f"{folder}: no run here (no config.yaml); `ls {folder.parent}` shows what there is"
             )
         return cls(folder)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was recorded yet: no line, no checkpoint, nothing to resume."""
+        return not any((self.folder / name).exists() for name in STEPPED) and not any(self._numbered())
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -205,6 +213,40 @@ class Run:
             elif not (folder / COMPLETE).is_file():
                 shutil.rmtree(folder)
         return chosen
+
+
+def resume_command(channel: str, folder: Path, processes: int = 1) -> str:
+    """Return the whole command that goes on with a run."""
+    launcher = ["psuedoptimal"]
+    if processes > 1:
+        launcher = ["accelerate", "launch", "--num_processes", str(processes), "-m", "trainer.cli"]
+    return shlex.join([*launcher, "train", channel, "--resume", str(folder)])
+
+
+def command_line(argv: Sequence[str], unsaved: Sequence[str] = ()) -> str:
+    """Return a command as it can be repeated.
+
+    argv     what follows `psuedoptimal`
+    unsaved  flags to leave out, as settings (decoder_url): what they name will be gone
+    """
+    left_out = {*unsaved, "unsaved"} if unsaved else set()
+    kept, dropping = ["psuedoptimal"], False
+    for word in argv:
+        if word.startswith("--"):
+            dropping = word.partition("=")[0][2:].replace("-", "_") in left_out
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def refuse_inside_run(root: Path) -> None:
+    """Raise ConfigError if a folder for run folders is itself a run's, or lies inside one."""
+    for folder in (root.absolute(), *root.absolute().parents):
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            raise ConfigError(
+                f"{root}: this is a run's own folder, or inside one ({folder}); run folders do not nest, "
+                f"give the folder above it ({folder.parent})"
+            )
 
 
 def aside(folder: Path) -> Path:

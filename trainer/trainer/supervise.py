@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,11 +21,14 @@ from pathlib import Path
 import httpx
 
 from shared.errors import Unavailable
+from trainer.config import ConfigError
 
 PR_SET_PDEATHSIG = 1
 # The decoder may have to fetch its model first; a sandbox that has not found a jail by then finds none.
 READY_S = {"decoder": 3600.0, "sandbox": 180.0}
 STOP_S, POLL_S, TELL_S = 10.0, 0.1, 30.0
+# A service's exit code for a setting that is wrong.
+REFUSED = 2
 
 
 class Service:
@@ -63,12 +67,15 @@ class Service:
     def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until it takes requests, and say so from time to time.
 
-        raises  Unavailable, quoting its log, if it ends or takes too long
+        raises  ConfigError if it refuses a setting; Unavailable, quoting its log, if it ends otherwise or
+                takes too long
         """
         start, told, limit = time.monotonic(), 0.0, timeout_s or READY_S[self.room]
         while not is_ready(self.url):
             assert self.process is not None
             waited = time.monotonic() - start
+            if self.process.poll() == REFUSED:
+                raise ConfigError(f"the {self.room} cannot be started so: {self.last_words()}")
             if self.process.poll() is not None:
                 what = f"the {self.room} ended with code {self.process.returncode}"
                 raise Unavailable(f"{what}: {self.tail()}", hint=f"see {self.log}")
@@ -84,6 +91,11 @@ class Service:
         """Return the end of its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def last_words(self) -> str:
+        """Return the last line it wrote for people."""
+        said = [line for line in self.tail(50).splitlines() if line.strip() and not line.startswith("{")]
+        return said[-1] if said else self.tail()
 
     def stop(self) -> None:
         """End it: drain, then kill. A service that is not running is left alone."""
@@ -116,7 +128,26 @@ def decoder_environment(generator_model: str | None) -> dict[str, str]:
 
 def command(room: str) -> list[str]:
     """Return the command that serves a room."""
-    return [sys.executable, "-m", f"{room}_service"]
+    return [sys.executable, "-m", room if room == "playground" else f"{room}_service"]
+
+
+def start_missing(prefix: str, usual: Mapping[str, str]) -> None:
+    """Start the services that a page needs and nobody runs, and tell it by its environment where they are.
+
+    They end with this process, and with what it becomes by exec. Nothing is waited for.
+
+    prefix  of the page's variables: PREFIX_DECODER_URL; a service that one names is not started
+    usual   by room, where one is expected that was started by hand
+    """
+    logs = Path(tempfile.mkdtemp(prefix="psuedoptimal-"))
+    for room, url in usual.items():
+        variable = f"{prefix}_{room.upper()}_URL"
+        if os.environ.get(variable) or is_ready(url):
+            continue
+        service = Service(room, logs / f"{room}.log")
+        service.start()
+        os.environ[variable] = service.url
+        print(f"{room}: starting one at {service.url}; its log is {service.log}", file=sys.stderr)
 
 
 def is_ready(url: str, timeout_s: float = 2.0) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shlex
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,22 +21,27 @@ from typing import Any
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import Exchange, TaskRefused
+from trainer.cli_train import add_unsaved
 from trainer.config import ConfigError, resolve, service_url
 from trainer.config_text import TextConfig
-from trainer.measure.folder import RunFolder, read_run
+from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
-from trainer.runs import Run
+from trainer.runs import Run, command_line
 from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
 from trainer.tasks.task import Task
 
-EXAMPLE = """example:
-  psuedoptimal evaluate runs/demo
-  psuedoptimal evaluate runs/s1 runs/s2 runs/s3 --n 240 --json
-  psuedoptimal evaluate runs/full --tasks mbpp:mbpp.jsonl --checkpoint last \\
-      --decoder-url http://127.0.0.1:8001 --sandbox-url http://127.0.0.1:8002
-"""
+EXAMPLE = """\
+Without flags that change what is measured, RUN/evaluation.json is written and RUN/summary.json brought up to
+date: best weights, all of the run's own test tasks, with baselines. Any other evaluation goes to a file that
+says what is different (RUN/evaluation-checkpoint-last-validation-n60.json), and `psuedoptimal report
+--evaluation` shows it. The same flags again replace that file.
+
+examples, after `psuedoptimal demo`:
+  psuedoptimal evaluate runs/demo-*-seed1
+  psuedoptimal evaluate runs/demo-*-seed* --split validation --n 60 --json
+  psuedoptimal evaluate runs/demo-*-seed1 --checkpoint last --no-baselines"""
 
 
 async def evaluate_messages(
@@ -108,14 +113,14 @@ async def measure(
 
 
 def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace) -> list[Row]:
-    """Evaluate one run, write its evaluation.json, and bring its summary.json up to date.
+    """Evaluate one run and write what was found; the run's main evaluation also into its summary.json.
 
     config   the run's own, with the services' URLs in it
     raises   RoomError, ConfigError, FileNotFoundError, ValueError: nothing has been written then
     """
     from trainer.measure.senders import senders_of
 
-    config = with_tasks(config, args)
+    own, config = config, with_tasks(config, args)
     tasks = load_tasks(config, args.split)
     print(f"{folder.name}: {len(tasks)} {args.split} tasks of {config.dataset}", file=sys.stderr)
     said = senders_of(folder.path, config, args.checkpoint, tasks, args.baselines)
@@ -127,7 +132,8 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
     written = {
         "run": folder.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["psuedoptimal", *sys.argv[1:]]),
+        "command": command_line(sys.argv[1:], args.unsaved),
+        "services": {room: _services(room, args) for room in ("decoder", "sandbox")},
         "checkpoint": said.checkpoint,
         "tasks": {
             "source": config.dataset,
@@ -144,12 +150,47 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
         "language": said.language,
         "records": {name: [r._asdict() for r in records] for name, records in measured.records.items()},
     }
-    out = Run(folder.path)
-    out.write_text("evaluation.json", json.dumps(finite(written), indent=1) + "\n")
-    out.write_text(
-        "summary.json", json.dumps(finite(with_heldout(folder, config, measured.rows[0])), indent=2) + "\n"
-    )
+    out, name = Run(folder.path), file_name(differences(folder, own, config, args, measured.decoder))
+    print(out.write_text(name, json.dumps(finite(written), indent=1) + "\n"), file=sys.stderr)
+    if name == EVALUATION:
+        summary = with_heldout(folder, config, measured.rows[0])
+        out.write_text("summary.json", json.dumps(finite(summary), indent=2) + "\n")
     return measured.rows
+
+
+def differences(
+    folder: RunFolder, own: TextConfig, config: TextConfig, args: argparse.Namespace, decoder: dict[str, Any]
+) -> list[str]:
+    """Return what this evaluation does otherwise than the run's main one; empty if nothing.
+
+    own      the run's settings, `config` those of this evaluation
+    decoder  who decoded
+    """
+    found = [] if args.checkpoint == "best" else [f"checkpoint-{args.checkpoint}"]
+    if config.dataset != own.dataset:
+        found.append(Path(config.dataset).stem)
+    if args.split != "test":
+        found.append(args.split)
+    if args.n and args.n != own.heldout_tasks:
+        found.append(f"n{args.n}")
+    if not args.baselines:
+        found.append("no-baselines")
+    trained_with = folder.services.get("decoder", {}).get("name")
+    if trained_with and decoder.get("name") != trained_with:
+        found.append(f"decoder-{decoder.get('name')}")
+    return found
+
+
+def file_name(different: Sequence[str]) -> str:
+    """Return the name of the file an evaluation goes to: of its differences, in letters a file may have."""
+    said = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in different)
+    return f"evaluation-{said}.json" if said else EVALUATION
+
+
+def _services(room: str, args: argparse.Namespace) -> list[str] | str:
+    """Return where a service was, or that it was started for this and is gone."""
+    urls: list[str] | None = getattr(args, f"{room}_url")
+    return urls if urls and f"{room}_url" not in args.unsaved else "started for this evaluation"
 
 
 def with_tasks(config: TextConfig, args: argparse.Namespace) -> TextConfig:
@@ -225,6 +266,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure the untrained senders too [yes]",
     )
     add("--json", action="store_true", help="print the tables as JSON")
+    add_unsaved(parser, "decoder_url", "sandbox_url")
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
 
 
@@ -250,7 +292,7 @@ def command(args: argparse.Namespace) -> int:
 def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     """Evaluate one run with the given services, or with its own, started for it."""
     folder = read_run(path, episodes=False)
-    config = resolve(TextConfig, [path / "config.yaml"], {})
+    config = resolve(TextConfig, [path / "config.yaml"], {}, variables=())
     for url in [*(args.decoder_url or []), *(args.sandbox_url or [])]:
         service_url(url)
     given = {

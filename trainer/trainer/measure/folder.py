@@ -13,6 +13,8 @@ from typing import Any
 
 from trainer.runs import COMPLETE
 
+# The evaluation a run is known by: its best weights on all of its own test tasks.
+EVALUATION = "evaluation.json"
 CHECKPOINT = re.compile(r"^(?:checkpoint-)?(\d+)$")
 
 
@@ -44,16 +46,20 @@ class RunFolder:
         return default
 
 
-def read_run(path: str | Path, *, episodes: bool = True) -> RunFolder:
+def read_run(path: str | Path, *, episodes: bool = True, evaluation: str = EVALUATION) -> RunFolder:
     """Read a run folder.
 
-    episodes  False leaves out the two long files, which only a report needs
-    raises    FileNotFoundError if the folder does not exist or holds nothing of a run
+    episodes    False leaves out the two long files, which only a report needs
+    evaluation  which of the run's evaluations
+    raises      FileNotFoundError if the folder does not exist, holds nothing of a run, or not that evaluation
     """
     folder = Path(path)
-    known = ("config.yaml", "metrics.jsonl", "summary.json", "evaluation.json", "checkpoints")
+    known = ("config.yaml", "metrics.jsonl", "summary.json", EVALUATION, "checkpoints")
     if not any((folder / name).exists() for name in known):
         raise FileNotFoundError(f"{folder} is no run folder: it has none of {', '.join(known)}")
+    if evaluation != EVALUATION and not (folder / evaluation).is_file():
+        there = ", ".join(sorted(file.name for file in folder.glob("evaluation*.json"))) or "none"
+        raise FileNotFoundError(f"{folder / evaluation}: no such evaluation; there are: {there}")
     lines = [
         *read_lines(folder / "metrics.jsonl"),
         *map(_as_metric, read_lines(folder / "evaluations.jsonl")),
@@ -63,7 +69,7 @@ def read_run(path: str | Path, *, episodes: bool = True) -> RunFolder:
         config=_yaml(folder / "config.yaml"),
         services=read_object(folder / "services.json"),
         summary=read_object(folder / "summary.json"),
-        evaluation=read_object(folder / "evaluation.json"),
+        evaluation=read_object(folder / evaluation),
         metrics=latest_by_step(lines),
         episodes=read_lines(folder / "episodes.jsonl") if episodes else [],
         heldout=read_lines(folder / "heldout.jsonl") if episodes else [],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from trainer.config import ConfigError
 from trainer.config_program import CHUNK, STARTER
 from trainer.measure.programs import Figures, baselines, figures
 from trainer.measure.programs_answers import judge_answers, read_answers
-from trainer.runs import Run
+from trainer.runs import Run, command_line
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_files import read_sequences
 from trainer.tasks.sequences_load import DATA_SEED
@@ -74,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a sandbox; else one is started",
     )
     add("--sandbox-token-file", type=Path, metavar="PATH", help="file with the sandbox's bearer token")
+    add("--unsaved", nargs="+", choices=["sandbox_url"], default=[], help="leave it out of what is saved")
     add("--output", type=Path, metavar="FILE", help="also write all figures as JSON there")
     add("--json", action="store_true", help="print them as JSON")
     parser.epilog = EXAMPLE
@@ -91,7 +91,7 @@ def command(args: argparse.Namespace) -> int:
         requests = executor.client.requests
     found = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["psuedoptimal", *sys.argv[1:]]), "seconds": time.monotonic() - started,
+        "command": command_line(sys.argv[1:], args.unsaved), "seconds": time.monotonic() - started,
         "sandbox_requests": requests, "rows": rows,
     }  # fmt: skip
     written = json.dumps(found, indent=1)

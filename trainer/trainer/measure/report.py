@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.measure.escape import html
-from trainer.measure.folder import RunFolder, read_run
+from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.page import card, facts, grid, page, section
 from trainer.measure.progress import progress_section, rooms_section
 from trainer.measure.results import (
@@ -22,11 +22,10 @@ from trainer.measure.results import (
 )
 from trainer.measure.samples import evolution_section, examples_section
 
-EXAMPLE = """example:
-  psuedoptimal report runs/demo                       # writes runs/demo/report.html
-  psuedoptimal report runs/s1 runs/s2 runs/s3         # all of them in each, its own samples first
-  psuedoptimal report runs/s1 runs/s2 --output seeds.html --svg tradeoff.svg
-"""
+EXAMPLE = """examples, after `psuedoptimal demo`:
+  psuedoptimal report runs/demo-*-seed1               # writes report.html there
+  psuedoptimal report runs/demo-*-seed*               # all of them in each, its own samples first
+  psuedoptimal report runs/demo-*-seed* --output seeds.html --svg tradeoff.svg"""
 
 
 def report_html(runs: Sequence[RunFolder]) -> str:
@@ -75,6 +74,7 @@ def provenance_section(runs: Sequence[RunFolder]) -> str:
                     [
                         ("command", evaluation.get("command")),
                         ("when", evaluation.get("created")),
+                        *((room, _where(evaluation, room)) for room in ("decoder", "sandbox")),
                         ("checkpoint", evaluation.get("checkpoint")),
                         ("tasks", tasks.get("source")),
                         ("split", tasks.get("split")),
@@ -99,6 +99,12 @@ def provenance_section(runs: Sequence[RunFolder]) -> str:
         )
     lead = "The command that measured it, who decoded, who judged, and every setting of the run."
     return section("Where this comes from", lead, grid(cards))
+
+
+def _where(evaluation: Mapping[str, Any], room: str) -> str | None:
+    """Return where a service of an evaluation was; None if that was not noted."""
+    noted = evaluation.get("services", {}).get(room)
+    return ", ".join(map(str, noted)) if isinstance(noted, list) else noted
 
 
 def _sandbox(found: Mapping[str, Any]) -> str:
@@ -130,6 +136,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
     )
+    parser.add_argument(
+        "--evaluation", default=EVALUATION, metavar="NAME",
+        help=f"which of the evaluations in RUN, e.g. evaluation-validation.json [{EVALUATION}]",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.add_argument(
         "--svg", type=Path, help="also write pass rate against tokens as a picture of its own"
@@ -147,7 +157,7 @@ def _outputs(runs: list[RunFolder], output: Path | None) -> list[tuple[Path, lis
 def command(args: argparse.Namespace) -> int:
     """Write the report; exit 2 if a folder holds no run or a file cannot be read or written."""
     try:
-        runs = [read_run(folder) for folder in args.runs]
+        runs = [read_run(folder, evaluation=args.evaluation) for folder in args.runs]
         for output, ordered in _outputs(runs, args.output):
             output.write_text(report_html(ordered), encoding="utf-8")
             print(output)

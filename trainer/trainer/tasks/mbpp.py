@@ -1,4 +1,4 @@
-"""MBPP, sanitized and full, from the hub or a local JSON or JSON-lines file.
+"""MBPP, sanitized and full: what a row says, and what is read off its reference code.
 
 Example row (sanitized):
     {"task_id": 2, "prompt": "Write a function to find the shared elements from the given two lists.",
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from trainer.tasks.sources import local
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
 from trainer.tasks.task import Task
 
 HUB = "google-research-datasets/mbpp"
@@ -26,57 +25,58 @@ HUB = "google-research-datasets/mbpp"
 SPLIT_ENDS = (("prompt", 10), ("test", 510), ("validation", 600))
 
 
+class MbppRow(BaseModel):
+    """One row of either set; other fields (challenge tests, source files) are left alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    task_id: int = Field(ge=1)
+    prompt: str = Field(min_length=1, validation_alias=AliasChoices("prompt", "text"))
+    code: str = Field(min_length=1)
+    test_list: list[str] = Field(min_length=1)
+    test_imports: list[str] = []
+    test_setup_code: str = ""
+
+
 def split_of(task_id: int) -> str:
     """Return prompt, test, validation or train."""
     return next((name for name, end in SPLIT_ENDS if task_id <= end), "train")
 
 
-def load_mbpp(source: str, config: str, split: str | None) -> list[Task]:
-    """Return the tasks of one split in the order of their ids, or of all with None.
-
-    source  `mbpp`, a hub name, or a local .json / .jsonl file
-    config  sanitized or full; a local file is what it is
-    raises  OSError if the source cannot be read, ValueError for a row that is no MBPP row
-    """
-    path = local(source)
-    rows = _read(path) if path else _from_hub(HUB if source == "mbpp" else source, config)
-    tasks = [task_of(row) for row in sorted(rows, key=lambda row: int(row["task_id"]))]
-    return [task for task in tasks if split is None or split_of(int(task.task_id.split("/")[1])) == split]
-
-
 def task_of(row: dict[str, Any]) -> Task:
     """Return one row as a task; line ends are normalised, the signature is read off the reference code.
 
-    raises  ValueError if the row lacks a field or its reference does not define what its tests call
+    raises  ValueError (pydantic's too) if a field is missing or wrong, or the reference does not define what
+            the tests call
     """
-    try:
-        code, tests = _lf(row["code"]), tuple(_lf(test).strip() for test in row["test_list"])
-        text = _lf(row["prompt"] if "prompt" in row else row["text"]).strip()
-    except KeyError as error:
-        raise ValueError(f"task_id={row.get('task_id')}: no field {error}; is this MBPP?") from error
-    setup = "\n".join([*row.get("test_imports", []), row.get("test_setup_code", "")])
+    read = MbppRow.model_validate(row)
+    code, tests = lf(read.code), tuple(lf(test).strip() for test in read.test_list)
     entry_point = called(tests, code)
     return Task(
-        task_id=f"mbpp/{row['task_id']}",
-        text=text,
+        task_id=f"mbpp/{read.task_id}",
+        text=lf(read.prompt).strip(),
         signature=signature(code, entry_point),
         entry_point=entry_point,
         reference=code.strip() + "\n",
         tests=tests,
-        setup=_lf(setup).strip(),
+        setup=lf("\n".join([*read.test_imports, read.test_setup_code])).strip(),
     )
 
 
 def called(tests: Iterable[str], code: str) -> str:
     """Return the name that the tests call and the code defines; of several, the one called most often.
 
-    raises  ValueError if there is none
+    raises  ValueError if there is none, or either is not Python
     """
-    defined = {node.name: type(node) for node in _parsed(code).body if isinstance(node, _DEFINITIONS)}
+    defined = {
+        node.name: type(node)
+        for node in _parsed(code, "the reference").body
+        if isinstance(node, _DEFINITIONS)
+    }
     names = Counter(
         node.func.id
         for test in tests
-        for node in ast.walk(_parsed(test))
+        for node in ast.walk(_parsed(test, "a test"))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     )
     # A class the arguments are built with is called more often than the function that takes them.
@@ -91,33 +91,29 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def signature(code: str, name: str) -> str:
-    """Return the line a definition starts with, written on one line: "def total(numbers, start=0):"."""
-    node = next(n for n in _parsed(code).body if isinstance(n, _DEFINITIONS) and n.name == name)
+    """Return the line a definition starts with, written on one line: "def total(numbers, start=0):".
+
+    raises  ValueError if the code is not Python or does not define the name
+    """
+    body = _parsed(code, "the reference").body
+    node = next((n for n in body if isinstance(n, _DEFINITIONS) and n.name == name), None)
+    if node is None:
+        raise ValueError(f"the reference does not define {name!r}")
     node.body, node.decorator_list = [ast.Pass()], []
     return ast.unparse(node).splitlines()[0]
 
 
-def _parsed(code: str) -> ast.Module:
+def _parsed(code: str, what: str) -> ast.Module:
     """Parse code that is not ours: its stray escapes are its own affair."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        return ast.parse(code)
+        try:
+            return ast.parse(code)
+        except SyntaxError as error:
+            raise ValueError(f"{what} is not Python: {error}") from error
 
 
-def _lf(text: str) -> str:
+def lf(text: str) -> str:
+    """Return text with plain line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        return list(json.loads(text))
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
-
-
-def _from_hub(name: str, config: str) -> list[dict[str, Any]]:
-    from datasets import load_dataset
-
-    found = load_dataset(name, config)
-    return [dict(row) for part in found.values() for row in part]

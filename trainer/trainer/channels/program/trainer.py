@@ -20,6 +20,7 @@ from shared.clients import run as run_async
 from shared.errors import NoAnswer
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, close, train_or_halt
+from trainer.channels.processes import join, patience_s
 from trainer.channels.program.callbacks import HeldOutSequences, Recorder
 from trainer.channels.program.heldout import Evaluation, evaluate, summary_of
 from trainer.channels.program.policy import Policy, load_policy
@@ -29,10 +30,10 @@ from trainer.channels.program.reinforce import ProgramTrainer
 from trainer.channels.program.reward_function import ProgramReward
 from trainer.channels.program.search import connect
 from trainer.channels.program.warm_start import warm_start
-from trainer.channels.text.student import _adapter, quiet_libraries
+from trainer.channels.text.student import _adapter, precision, quiet_libraries
 from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
-from trainer.runs import Run, read_state
+from trainer.runs import Run, read_state, resume_command
 from trainer.tasks.sequences_load import Splits, load_splits
 from trainer.tasks.sequences_shorten import shorten
 
@@ -50,11 +51,13 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     quiet_libraries()
     if config.threads:
         torch.set_num_threads(config.threads)
+    cpu = precision(config.models).device == "cpu"
+    processes = join(cpu=cpu, deadline_s=config.deadline_s)
     splits = load_splits(config)
     _introduce(config, run)
     policy = _beginning(config, run, folder, splits)
     untrained = _untrained(config, policy, splits, run)
-    PartialState().wait_for_everyone()
+    processes.wait_for_everyone()
     reward = ProgramReward(config, splits.train)
     trainer, epoch_steps = _trainer(config, policy, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
@@ -70,16 +73,16 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
             train_or_halt(trainer, checkpoints, checkpoint)
     finally:
         close(trainer, reward)
-    step = trainer.state.global_step
+    step, again = trainer.state.global_step, resume_command("program", folder, processes.num_processes)
     if interrupts.received is not None and step < trainer.state.max_steps:
-        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
+        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with `{again}`", None)
     if recorder.reason:
-        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
+        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with `{again}`", None)
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
         summary = _summarise(config, run, splits, untrained, heldout.best, seconds) if run else None
     except NoAnswer as error:
-        return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
+        return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
     return Ended(0, "", summary)
 
 
@@ -202,7 +205,7 @@ def grpo_config(
             save_strategy="steps", save_steps=max(1, round(config.checkpoint_freq * epoch_steps)),
             save_total_limit=config.save_total_limit, shuffle_dataset=False,
             ddp_find_unused_parameters=False, remove_unused_columns=False, dataloader_pin_memory=cuda,
-            ddp_timeout=int(max(1800, 4 * config.deadline_s)),
+            ddp_timeout=int(patience_s(config.deadline_s)),
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise ConfigError(f"TRL refuses these settings: {error}") from error

@@ -19,6 +19,7 @@ from shared.clients import run as run_async
 from shared.errors import NoAnswer
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, RecordedTrainer, close, train_or_halt
+from trainer.channels.processes import join, patience_s
 from trainer.channels.text.callbacks import HeldOutTasks, Recorder
 from trainer.channels.text.controllers import Multiplier
 from trainer.channels.text.exchange import Exchange, check_generator
@@ -29,7 +30,7 @@ from trainer.channels.text.student import Policy, Precision, load_policy, precis
 from trainer.config import ConfigError
 from trainer.config_text import TextConfig
 from trainer.measure.students import Student, load_student
-from trainer.runs import Run, read_state
+from trainer.runs import Run, read_state, resume_command
 from trainer.tasks.sources import load_tasks
 from trainer.tasks.task import Task
 
@@ -45,12 +46,13 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     quiet_libraries()
     if config.threads:
         torch.set_num_threads(config.threads)
+    chosen = precision(config)
+    processes = join(cpu=chosen.device == "cpu", deadline_s=config.deadline_s)
     _introduce(config, run)
     tasks, validation, test = (load_tasks(config, split) for split in ("train", "validation", "test"))
-    chosen = precision(config)
-    policy = load_policy(config, chosen, PartialState().local_process_index)
+    policy = load_policy(config, chosen, processes.local_process_index)
     untrained = _untrained(config, policy, test, run)
-    PartialState().wait_for_everyone()
+    processes.wait_for_everyone()
     reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
     trainer = _trainer(config, policy, chosen, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
@@ -66,16 +68,16 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
             train_or_halt(trainer, checkpoints, checkpoint)
     finally:
         close(trainer, reward)
-    step = trainer.state.global_step
+    step, again = trainer.state.global_step, resume_command("text", folder, processes.num_processes)
     if interrupts.received is not None and step < trainer.state.max_steps:
-        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with --resume {folder}", None)
+        return Ended(128 + interrupts.received, f"stopped at step {step}; go on with `{again}`", None)
     if recorder.reason:
-        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with --resume {folder}", None)
+        return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with `{again}`", None)
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
         return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
     except NoAnswer as error:
-        return Ended(1, f"trained, but not measured: {error}; go on with --resume {folder}", None)
+        return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
 
 
 def _introduce(config: TextConfig, run: Run | None) -> None:
@@ -134,8 +136,7 @@ def _summarise(
 def _trainer(
     config: TextConfig, policy: Policy, chosen: Precision, reward: CompressionReward, folder: Path
 ) -> RecordedTrainer:
-    world = PartialState().num_processes
-    data, steps = _data(config, reward.tasks, world)
+    data, steps = _data(config, reward.tasks, PartialState().num_processes)
     if "tensorboard" in config.trackers:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     trainer = RecordedTrainer(
@@ -146,7 +147,7 @@ def _trainer(
     return trainer
 
 
-def _data(config: TextConfig, tasks: Sequence[Task], world: int) -> tuple[Dataset, int]:
+def _data(config: TextConfig, tasks: Sequence[Task], processes: int) -> tuple[Dataset, int]:
     """Return every prompt of the run in its order, and the number of steps.
 
     One pass over a list that is shuffled here, epoch by epoch: TRL's own sampler shuffles a later epoch
@@ -155,13 +156,7 @@ def _data(config: TextConfig, tasks: Sequence[Task], world: int) -> tuple[Datase
     raises  ConfigError if the batch does not hold whole groups
     """
     micro = config.steps_per_generation or config.gradient_accumulation_steps
-    messages = config.batch_size * micro * world
-    if messages % config.num_generations:
-        raise ConfigError(
-            f"num_generations={config.num_generations} does not divide the {messages} messages of a sampled "
-            "batch (batch_size x gradient_accumulation_steps x processes); change one of them"
-        )
-    groups, per_step = messages // config.num_generations, config.gradient_accumulation_steps
+    groups, per_step = config.groups(processes), config.gradient_accumulation_steps
     if config.max_steps:
         batches = -(-config.max_steps * per_step // (micro * config.num_iterations))
         steps = config.max_steps
@@ -201,8 +196,7 @@ def grpo_config(config: TextConfig, chosen: Precision, folder: Path, steps: int)
         "save_total_limit": config.save_total_limit,
         "shuffle_dataset": False, "ddp_find_unused_parameters": False,
         "remove_unused_columns": False, "dataloader_pin_memory": cuda,
-        # A rank waits for the slowest one's services; the collectives must be more patient than they.
-        "ddp_timeout": int(max(1800, 4 * config.deadline_s)),
+        "ddp_timeout": int(patience_s(config.deadline_s)),
     }  # fmt: skip
     try:
         return GRPOConfig(**(ours | config.trl))

@@ -1,0 +1,21 @@
+"""The processes of one run, joined once, before anything counts or waits for them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from accelerate import PartialState
+
+
+def join(*, cpu: bool, deadline_s: float) -> PartialState:
+    """Join the other processes of this run, if there are any, and return what is known of them.
+
+    cpu         whether they compute on CPU: accelerate leaves such processes alone unless it is told
+    deadline_s  how long one of them may wait for its services
+    """
+    return PartialState(cpu=cpu, timeout=timedelta(seconds=patience_s(deadline_s)))
+
+
+def patience_s(deadline_s: float) -> float:
+    """Return how long the processes wait for the slowest one, whose services may be away."""
+    return max(1800.0, 4 * deadline_s)
