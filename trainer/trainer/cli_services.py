@@ -26,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb that the parser is for."""
     match parser.get_default("verb"):
         case "serve":
-            parser.add_argument("room", choices=["decoder", "sandbox"])
-            parser.add_argument("--port", type=int, help="port [8001 decoder, 8002 sandbox]")
+            parser.add_argument("room", choices=["decoder", "sandbox", "playground"])
+            parser.add_argument("--port", type=int, help="port [8001 decoder, 8002 sandbox, 8003 playground]")
             parser.add_argument(
                 "--model", help="decoder: model folder or hub name, `echo` for none [the starter]"
             )
             parser.epilog = (
-                "Every other setting is an environment variable of the service (DECODER_*, SANDBOX_*).\n\n"
+                "Every other setting is an environment variable of the service (DECODER_*, SANDBOX_*, "
+                "PLAYGROUND_*).\nThe playground starts a decoder and a sandbox of its own where none is.\n\n"
                 "example:\n  psuedoptimal serve sandbox --port 8002"
             )
         case "decode":
@@ -89,7 +90,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def serve(room: str, port: int | None, model: str | None) -> int:
-    """Become the service: this process is replaced by it."""
+    """Become the service: this process is replaced by it. What the playground needs is started beside it."""
     if model and room != "decoder":
         raise ConfigError("--model is for the decoder; the sandbox has none")
     prefix = room.upper()
@@ -99,6 +100,10 @@ def serve(room: str, port: int | None, model: str | None) -> int:
         from trainer.supervise import decoder_environment
 
         os.environ.update(decoder_environment(model))
+    if room == "playground":
+        from trainer.supervise import start_missing
+
+        start_missing("PLAYGROUND", {"decoder": DECODER_URL, "sandbox": SANDBOX_URL})
     sys.stdout.flush()
     found = service_command(room)
     os.execv(found[0], found)

@@ -136,13 +136,14 @@ def start_missing(prefix: str, usual: Mapping[str, str]) -> None:
 
     They end with this process, and with what it becomes by exec. Nothing is waited for.
 
-    prefix  of the page's variables: PREFIX_DECODER_URL; a service that one names is not started
+    prefix  of the page's variables: a service that PREFIX_DECODER_URL or _TOKEN_FILE is about is not started
     usual   by room, where one is expected that was started by hand
     """
     logs = Path(tempfile.mkdtemp(prefix="psuedoptimal-"))
     for room, url in usual.items():
         variable = f"{prefix}_{room.upper()}_URL"
-        if os.environ.get(variable) or is_ready(url):
+        named = os.environ.get(variable) or os.environ.get(f"{prefix}_{room.upper()}_TOKEN_FILE")
+        if named or is_open(url, room):
             continue
         service = Service(room, logs / f"{room}.log")
         service.start()
@@ -154,6 +155,15 @@ def is_ready(url: str, timeout_s: float = 2.0) -> bool:
     """Whether a service takes requests."""
     try:
         return httpx.get(f"{url}/readyz", timeout=timeout_s, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def is_open(url: str, room: str, timeout_s: float = 2.0) -> bool:
+    """Whether a room takes requests there from somebody without a token."""
+    path = {"decoder": "/v1/model", "sandbox": "/v1/capabilities"}[room]
+    try:
+        return httpx.get(url + path, timeout=timeout_s, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 

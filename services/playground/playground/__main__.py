@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from playground.app import create_app
 from playground.settings import PlaygroundSettings
 from shared.service import serve
@@ -10,6 +12,9 @@ from shared.service import serve
 def main() -> int:
     """Read the environment, listen, answer, drain."""
     settings = PlaygroundSettings.load()
+    if settings.port:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        print(f"playground: open http://{host}:{settings.port}", file=sys.stderr)
     return serve(create_app(settings), settings)
 
 

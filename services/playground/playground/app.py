@@ -21,10 +21,11 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from playground.comparison import MOST, PRESELECTED, Comparisons
+from playground.comparison import MOST, Comparisons
 from playground.evolution import Histories
 from playground.folders import Folders, RunCard
 from playground.guard import Bound, Session, came_from_elsewhere
+from playground.phrasebook import Order, read_book
 from playground.render import HERE, make_environment
 from playground.rooms import Rooms
 from playground.settings import PlaygroundSettings
@@ -161,14 +162,21 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
         about = await _about(pages, name, history.task) if history else None
         return pages.page("evolution.html", run=folders.card(name), history=history, about=about, every=every)
 
+    @app.get("/runs/{name}/phrasebook", response_class=HTMLResponse)
+    async def phrasebook(
+        name: str, search: Annotated[str, Query(max_length=200)] = "", order: Order = "sure"
+    ) -> HTMLResponse:
+        """Which symbol of a student's messages stands for which piece of program."""
+        book = await asyncio.to_thread(read_book, folders, name, search=search, order=order)
+        return pages.page("phrasebook.html", run=folders.card(name), book=book, search=search, order=order)
+
     @app.get("/compare", response_class=HTMLResponse)
     async def compare(run: Annotated[list[str] | None, Query(max_length=MOST)] = None) -> HTMLResponse:
         """Pass rate against bits per message, of several runs."""
 
         def read() -> tuple[list[RunCard], Any]:
             cards = [folders.card(name) for name in folders.names()[:500]]
-            ready = [card for card in cards if card.evaluated]
-            chosen = run or [card.name for card in ready[:PRESELECTED]]
+            chosen = run or pages.comparisons.suggested(cards)
             return cards, pages.comparisons.read(chosen) if chosen else None
 
         cards, found = await asyncio.to_thread(read)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from playground.folders import Folders, Remembered
+from playground.folders import Folders, Remembered, RunCard
 from trainer.measure.compare import as_rows, compare, figure, front_rows
 
 MOST, PRESELECTED = 24, 6
@@ -36,6 +36,17 @@ class Comparisons:
         runs = list(dict.fromkeys(names))[:MOST]
         version = tuple(self._folders.stamps(name) for name in runs)
         return self._found.get(tuple(runs), version, lambda: self._compare(runs))
+
+    def suggested(self, cards: Sequence[RunCard]) -> list[str]:
+        """Return the latest evaluated runs that can stand side by side: of a channel, of the same tasks."""
+        chosen: list[str] = []
+        tasks: dict[str, object] = {}
+        for card in [card for card in cards if card.evaluated][:MOST]:
+            about = self._folders.object(card.name, "evaluation.json").get("tasks")
+            own = (about.get("sha256"), about.get("split")) if isinstance(about, dict) else None
+            if tasks.setdefault(card.channel, own) == own:
+                chosen.append(card.name)
+        return chosen[:PRESELECTED]
 
     def _compare(self, runs: list[str]) -> Compared:
         try:

@@ -187,7 +187,8 @@ def _card(folder: Path, state: State, changed: float) -> RunCard:
         str(summary.get("channel") or channel_of(config)),
         state,
         step if isinstance(step, int) else None,
-        steps if isinstance(steps, int) and steps > 0 else None,
+        # A run that was resumed with more steps has gone beyond what its settings say.
+        steps if isinstance(steps, int) and steps >= (step if isinstance(step, int) else 1) else None,
         changed,
         {key: value for key, value in figures.items() if isinstance(value, int | float)},
         heldout,

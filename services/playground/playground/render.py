@@ -56,7 +56,7 @@ def figure(value: object, form: str = ".3g") -> str:
     """Return a number as people write it; a dash for what is none."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return "–"
-    return format(value, form)
+    return format(value, form).replace("-", "−")
 
 
 def percent(value: object, digits: int = 1) -> str:
@@ -131,8 +131,8 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
 def length_of(row: dict[str, Any]) -> int:
     """Return how long what was sent is: in tokens, else in bits, else in characters."""
     for name in ("tokens", "bits"):
-        if isinstance(row.get(name), int | float):
-            return round(row[name])
+        if isinstance(value := row.get(name), int | float):
+            return round(value)
     return len(str(row.get("program", "")))
 
 

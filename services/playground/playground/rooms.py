@@ -8,20 +8,26 @@ from dataclasses import dataclass
 
 from playground.settings import PlaygroundSettings
 from shared.clients import DecoderClient, SandboxClient
-from shared.errors import RoomError
+from shared.errors import RequestRefused, RoomError
 from shared.wire import Capabilities, ModelCard
 
-FRESH_S, ASK_S = 3.0, 3.0
+FRESH_S, ASK_S, UNREACHABLE_S = 3.0, 3.0, 2.0
 
 
 @dataclass(frozen=True)
 class RoomState:
-    """One service. about: what it is, or why it cannot be used; start: the command that starts it."""
+    """One service.
+
+    reached  whether something answers there
+    about    what it is, or why it cannot be used
+    start    the command that starts it
+    """
 
     room: str
     url: str
     ready: bool
     about: str
+    reached: bool = False
 
     @property
     def start(self) -> str:
@@ -40,10 +46,16 @@ class Rooms:
         tokens = {room: settings.room_token(room) for room in ("decoder", "sandbox")}
         secrets = {room: token.get_secret_value() if token else None for room, token in tokens.items()}
         self.decoder = DecoderClient(
-            settings.decoder_url, token=secrets["decoder"], deadline_s=settings.deadline_s
+            settings.decoder_url,
+            token=secrets["decoder"],
+            deadline_s=settings.deadline_s,
+            unreachable_s=UNREACHABLE_S,
         )
         self.sandbox = SandboxClient(
-            settings.sandbox_url, token=secrets["sandbox"], deadline_s=settings.deadline_s
+            settings.sandbox_url,
+            token=secrets["sandbox"],
+            deadline_s=settings.deadline_s,
+            unreachable_s=UNREACHABLE_S,
         )
         self._urls = {"decoder": settings.decoder_url, "sandbox": settings.sandbox_url}
         self._known: tuple[float, list[RoomState]] = (-FRESH_S, [])
@@ -70,11 +82,11 @@ class Rooms:
                     if room == "decoder"
                     else _jail(await self.sandbox.capabilities())
                 )
-                return RoomState(room, url, True, about)
+                return RoomState(room, url, True, about, True)
         except TimeoutError:
             return RoomState(room, url, False, f"has not answered within {ASK_S:g} s")
         except RoomError as error:
-            return RoomState(room, url, False, str(error))
+            return RoomState(room, url, False, str(error), isinstance(error, RequestRefused))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

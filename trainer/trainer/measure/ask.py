@@ -20,6 +20,11 @@ from trainer.runs import Run
 from trainer.tasks.sources import load_tasks, local
 from trainer.tasks.task import Task
 
+__all__ = [
+    "Earned", "Student", "Task", "Words", "config_of", "earned", "message_of", "student_of", "tasks_of",
+    "words_of",
+]  # fmt: skip
+
 SPLITS = ("validation", "test")
 
 
@@ -72,14 +77,14 @@ class Words:
 
 
 def words_of(run: Path, config: TextConfig) -> Words:
-    """Return the tokenizer of a run's student: its best checkpoint's, else that of the model it came from."""
+    """Return the tokenizer of a run's student: its best checkpoint's, else that of its first model."""
     best = checkpoint_folder(run)
     own = (best / "tokenizer_config.json").is_file()
     return Words(load_tokenizer(str(best if own else config.student_source)))
 
 
 def student_of(run: Path, config: TextConfig) -> Student:
-    """Load the best weights of a run. Raises FileNotFoundError without any, ValueError if they are damaged."""
+    """Load a run's best weights. Raises FileNotFoundError without any, ValueError if they are damaged."""
     from trainer.channels.text.student import precision, quiet_libraries
 
     quiet_libraries()
@@ -121,7 +126,8 @@ def earned(
             how = f"{config.pass_reward:g} × {reference_tokens} reference / {length} message tokens{capped}"
         case ("log_ratio", True):
             ratio = f"{reference_tokens} / {length}"
-            how = f"1 + {config.log_scale:g} × log base {config.log_base:g} of {ratio}, cut at ±{config.log_cap:g}"
+            cut = f"cut at ±{config.log_cap:g}"
+            how = f"1 + {config.log_scale:g} × log base {config.log_base:g} of {ratio}, {cut}"
         case ("lagrangian", _):
             how = f"{worth:.3g} × {int(passed)} passed − {length} / {reference_tokens} tokens"
         case ("relative", True):
