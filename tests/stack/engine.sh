@@ -5,14 +5,16 @@
 #
 # Needs root on Debian or Ubuntu; installs docker.io, runsc, debootstrap and Compose where they are absent. The
 # engine keeps everything below $ENGINE (kept between calls, for the images) and ends with the last command that
-# uses it. Where SANDBOX_DOCKER_HOST is set, that engine is used as it is, SANDBOX_DOCKER_IMAGE names its image,
-# and STACK_BASE_IMAGE what the stack's images are built on.
+# uses it. Where SANDBOX_DOCKER_HOST is set, that engine is used as it is: SANDBOX_DOCKER_IMAGE names its image,
+# and BASE_IMAGE, BUILD_IMAGE and TORCH_INDEX say what the stack's images are built on (docker-compose.yml).
 set -euo pipefail
 
 ENGINE=${ENGINE:-/var/tmp/sandbox-engine}
 SUITE=${SUITE:-bookworm}
 COMPOSE_SUITE=${COMPOSE_SUITE:-trixie}
 IMAGE=sandbox-python:$SUITE-2
+BUILDER=sandbox-build:$SUITE-2
+PYTHON=${PYTHON:-python3}
 
 if [ -n "${SANDBOX_DOCKER_HOST:-}" ]; then
     exec "$@"
@@ -47,6 +49,23 @@ base_image() {
         >"$ENGINE/debootstrap.log" || { tail -5 "$ENGINE/debootstrap.log" >&2; exit 1; }
     tar -C "$root" --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - "$IMAGE" >/dev/null
     rm -rf "$root"
+}
+
+# The base and how this machine reaches the package registries: its CA bundle, and PyTorch for the CPU as its pip
+# finds it. None of that gets into the stack's images.
+build_image() {
+    local context torch
+    context=$(mktemp -d "$ENGINE/build.XXXXXX")
+    torch=$(grep '^torch==' "$(dirname "$0")/../../constraints.txt")
+    "$PYTHON" -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 -d "$context/wheels" "$torch"
+    cp -L /etc/ssl/certs/ca-certificates.crt "$context"
+    printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\nfind-links = /opt/wheels\n' >"$context/pip.conf"
+    printf '%s\n' "FROM $IMAGE" "COPY ca-certificates.crt /etc/ssl/certs/" "COPY pip.conf /etc/" \
+        "COPY wheels /opt/wheels" >"$context/Dockerfile"
+    printf 'services: {builder: {image: "%s", build: .}}\n' "$BUILDER" >"$context/docker-compose.yml"
+    docker compose --project-directory "$context" -f "$context/docker-compose.yml" build --quiet >"$ENGINE/build.log" 2>&1 ||
+        { tail -5 "$ENGINE/build.log" >&2; exit 1; }
+    rm -rf "$context"
 }
 
 start_engine() {
@@ -100,8 +119,10 @@ flock -s 9
 trap finish EXIT
 docker version >/dev/null 2>&1 || start_engine
 docker image inspect "$IMAGE" >/dev/null 2>&1 || base_image
+docker image inspect "$BUILDER" >/dev/null 2>&1 || build_image
 flock -u 8
 
-export SANDBOX_DOCKER_HOST=$DOCKER_HOST SANDBOX_DOCKER_IMAGE=$IMAGE STACK_BASE_IMAGE=$IMAGE
+export SANDBOX_DOCKER_HOST=$DOCKER_HOST SANDBOX_DOCKER_IMAGE=$IMAGE
+export BASE_IMAGE=$IMAGE BUILD_IMAGE=$BUILDER TORCH_INDEX=
 unset DOCKER_HOST
 "$@" 8>&- 9>&-

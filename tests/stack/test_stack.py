@@ -1,0 +1,236 @@
+"""The stack from `docker compose build` on: a finished run, APIs, isolation, outages, scale, and no rest.
+
+The tests build on each other's containers in the order they stand here; each can also be run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .conftest import ROOT, Stack
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+INSIDE = Path(__file__).with_name("look_around.py")
+JOB = {"program": "def f(n): return n * 2", "tests": ["assert f(2) == 4"]}
+
+
+def test_docker_compose_up_ends_with_a_finished_run_and_its_report(built: Stack, tmp_path: Path) -> None:
+    started = time.monotonic()
+    built.compose("up", "--exit-code-from", "trainer", timeout_s=900)
+    print(f"\nstack: docker compose up ended after {time.monotonic() - started:.0f} s")
+    built.compose("cp", "trainer:/lab/runs", str(tmp_path / "runs"))
+    (run,) = (tmp_path / "runs").glob("demo-*-seed1")
+    found = json.loads((run / "summary.json").read_text())["heldout"]
+    print(f"stack: held out {found}")
+    assert found["n"] == 240
+    assert found["pass_rate"] >= 0.90
+    assert found["compression_vs_untrained"] >= 2.5
+    assert json.loads((run / "services.json").read_text())["sandbox"]["jail"] == "gvisor"
+    assert "<html" in (run / "report.html").read_text()[:500].lower()
+
+
+def test_both_services_answer_on_this_machine_and_ask_for_their_token(stack: Stack) -> None:
+    with stack.client("decoder") as decoder, stack.client("sandbox") as sandbox:
+        reply = decoder.post("/v1/decode", json={"messages": ["solve total nums % 2 != ** 2"]}).json()
+        assert reply["programs"][0]["text"].startswith("def solve(nums):")
+        verdict = sandbox.post("/v1/judge", json={"jobs": [JOB]}).json()["verdicts"][0]
+        assert (verdict["outcome"], verdict["jail"]) == ("passed", "gvisor")
+        found = sandbox.get("/v1/capabilities").json()
+        assert found["jail"] == "gvisor"
+        assert [probe["name"] for probe in found["probes"] if not probe["held"]] == []
+        for client, path in ((decoder, "/v1/model"), (sandbox, "/v1/capabilities")):
+            assert httpx.get(f"{client.base_url}{path}", trust_env=False).status_code == 401
+    assert stack.token("decoder") != stack.token("sandbox")
+
+
+def test_the_containers_are_as_hardened_as_the_file_says(stack: Stack) -> None:
+    for service in ("decoder-service", "sandbox-service", "decoder-door", "sandbox-door"):
+        (container,) = stack.containers(service)
+        found = stack.inspect(container)
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["CapAdd"], service
+        assert not host["Privileged"] and not host["Devices"] and not host["Binds"], service
+        assert host["Memory"] > 0 and host["PidsLimit"] > 0, service
+        assert any("no-new-privileges" in option for option in host["SecurityOpt"]), service
+        assert host["PidMode"] == "" and host["IpcMode"] != "host" and host["UsernsMode"] == "", service
+        assert found["Config"]["User"] == "65532:65532", service
+        assert {mount["Type"] for mount in found["Mounts"]} <= {"volume", "tmpfs"}, service
+        token = stack.token(service.split("-")[0])
+        assert token not in json.dumps(found), f"{service}: the token can be read from the engine's record"
+
+
+@pytest.mark.parametrize("room", ["decoder", "sandbox"])
+def test_nothing_is_found_from_inside_a_service(stack: Stack, room: str) -> None:
+    other, port = ("sandbox", 8002) if room == "decoder" else ("decoder", 8001)
+    out = [f"{other}-service:{port}", f"{other}-door:{port}", "pypi.org:443", "deb.debian.org:80"]
+    out += [f"{socket.gethostbyname(name)}:{p}" for name, p in (("pypi.org", 443), ("deb.debian.org", 80))]
+    for service in (f"{other}-service", f"{other}-door"):
+        (container,) = stack.containers(service)
+        out += [f"{address}:{port}" for address in stack.addresses(container)]
+    (own,) = stack.containers(f"{room}-service")
+    with socket.create_server(("", 0)) as listener:
+        machine = [
+            f"{address}:{listener.getsockname()[1]}" for address in (own_address(), *stack.gateways(own))
+        ]
+        # Before version 28 the engine leaves an inner network's bridge an address of this machine.
+        out += machine if stack.engine >= 28 else []
+        said = stack.compose("exec", "-T", f"{room}-service", "python", "-", *out, stdin=INSIDE.read_text())
+    assert said.splitlines() == []
+
+
+def own_address() -> str:
+    """This machine's address on the outside; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+def test_a_judged_program_finds_nothing_of_the_container_around_it(stack: Stack) -> None:
+    looks = {
+        "its token": "open('/run/secrets/sandbox/token').read()",
+        "the secrets": "__import__('os').listdir('/run/secrets')",
+        "the service's code": "__import__('os').listdir('/opt/venv')",
+        "the service's environment": "open('/proc/1/environ').read()",
+        "the service": "__import__('socket').create_connection(('127.0.0.1', 8002), 2)",
+        "the metadata address": "__import__('socket').create_connection(('169.254.169.254', 80), 2)",
+        "a name": "__import__('socket').getaddrinfo('decoder-service', 8001)",
+        "a shared file": "open('/tmp/../var/tmp/left', 'w')",
+    }
+    jobs = []
+    for look in looks.values():
+        body = f"  try:\n    {look}\n    return 'found'\n  except Exception:\n    return 'nothing'"
+        jobs.append({"program": f"def f():\n{body}", "tests": ["assert f() == 'nothing'"]})
+    with stack.client("sandbox") as sandbox:
+        verdicts = sandbox.post("/v1/judge", json={"jobs": jobs}).json()["verdicts"]
+    assert {name: verdict["outcome"] for name, verdict in zip(looks, verdicts, strict=True)} == dict.fromkeys(
+        looks, "passed"
+    )
+
+
+def test_the_attack_suite_passes_against_the_composed_sandbox(stack: Stack) -> None:
+    environment = {
+        **os.environ,
+        "SANDBOX_URL": f"http://127.0.0.1:{stack.ports['sandbox']}",
+        "SANDBOX_TOKEN": stack.token("sandbox"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/security"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert found and int(found[1]) > 100, done.stdout[-1000:]
+
+
+def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Stack) -> None:
+    trainer = stack.train("killed", 16)
+    for number, service in enumerate(("decoder-service", "sandbox-service")):
+        stack.wait_step(trainer, "killed", 2 + 3 * number)
+        (container,) = stack.containers(service)
+        stack.docker("kill", container)
+        time.sleep(3)
+        stack.docker("start", container)
+    stack.wait_step(trainer, "killed", 10)
+    stack.docker("kill", trainer)
+    assert stack.wait_end(trainer) == 137
+    stack.compose(
+        "run", "--rm", "--no-deps", "trainer", "train", "text", "--resume", "runs/killed", timeout_s=240
+    )
+    rows = stack.rows("killed")
+    assert [row["step"] for row in rows] == list(range(1, 17))
+    # An outage is nobody's reward: each step has a verdict for each of its messages.
+    for row in rows:
+        assert sum(share for name, share in row.items() if name.startswith("verdict/")) == pytest.approx(1)
+    assert len(stack.rows("killed", "episodes.jsonl")) == 16 * 96
+    for room in ("decoder", "sandbox"):
+        token = stack.token(room)
+        (door,) = stack.containers(f"{room}-door")
+        stack.docker("kill", door)
+        stack.docker("start", door)
+        stack.wait_healthy(door)
+        assert stack.token(room) == token
+        with stack.client(room) as client:
+            assert client.get("/healthz").status_code == 200
+
+
+def test_replicas_share_the_work_and_one_that_comes_back_is_used_again(stack: Stack) -> None:
+    scale = ["--scale", "sandbox-service=3", "--scale", "decoder-service=2"]
+    stack.compose(
+        "up",
+        "--detach",
+        "--wait",
+        "--no-recreate",
+        *scale,
+        "decoder-service",
+        "sandbox-service",
+        timeout_s=240,
+    )
+    sandboxes, decoders = stack.containers("sandbox-service"), stack.containers("decoder-service")
+    assert (len(sandboxes), len(decoders)) == (3, 2)
+    before = [judged(stack, container) for container in sandboxes]
+    trainer = stack.train("scaled", 28)
+    stack.wait_step(trainer, "scaled", 4)
+    now = [judged(stack, container) for container in sandboxes]
+    assert all(after > first for after, first in zip(now, before, strict=True)), (before, now)
+    assert all("decoder_generated_total 0.0" not in stack.metrics(each, "decoder", 8001) for each in decoders)
+    stack.docker("kill", sandboxes[0])
+    stack.wait_step(trainer, "scaled", 8)
+    stack.docker("start", sandboxes[0])
+    assert stack.wait_end(trainer) == 0, stack.docker("logs", "--tail", "20", trainer)
+    assert [row["step"] for row in stack.rows("scaled")] == list(range(1, 29))
+    assert judged(stack, sandboxes[0]) > 0, "the instance that came back was not asked again"
+    stack.compose(
+        "up", "--detach", "--wait", "--no-recreate", "--scale", "sandbox-service=1", "sandbox-service"
+    )
+
+
+def judged(stack: Stack, container: str) -> float:
+    """How many verdicts an instance has given since it started."""
+    text = stack.metrics(container, "sandbox", 8002)
+    return sum(float(count) for count in re.findall(r"^sandbox_outcomes_total\{.*\} (\S+)$", text, re.M))
+
+
+def test_every_panel_of_the_dashboard_shows_something(stack: Stack) -> None:
+    files = ["tests/stack/observe.yml"]
+    flags = ("--profile", "observe")
+    stack.compose(*flags, "build", "prometheus", files=files, timeout_s=300)
+    stack.compose(*flags, "up", "--detach", "--no-deps", "prometheus", "run-metrics", files=files)
+    trainer = stack.train("observed", 10)
+    stack.wait_step(trainer, "observed", 8)
+    board = json.loads((ROOT / "services/observe/dashboards/psuedoptimal.json").read_text())
+    url = f"http://127.0.0.1:{stack.ports['prometheus']}"
+    empty = []
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            reply = httpx.get(f"{url}/api/v1/query", params={"query": target["expr"]}, trust_env=False).json()
+            assert reply["status"] == "success", (panel["title"], reply)
+            if not reply["data"]["result"]:
+                empty.append((panel["title"], target["expr"]))
+    targets = httpx.get(f"{url}/api/v1/targets", trust_env=False).json()["data"]["activeTargets"]
+    assert {(each["labels"]["job"], each["health"]) for each in targets} == {
+        ("decoder", "up"), ("sandbox", "up"), ("runs", "up"),
+    }  # fmt: skip
+    assert empty == []
+    assert stack.wait_end(trainer) == 0
+
+
+def test_nothing_is_left_when_all_is_down(stack: Stack) -> None:
+    stack.compose("--profile", "*", "down", "--volumes", "--timeout", "20", "--remove-orphans", timeout_s=180)
+    mine = ["--filter", f"label=com.docker.compose.project={stack.project}", "--quiet"]
+    assert stack.docker("ps", "--all", *mine) == ""
+    assert stack.docker("network", "ls", *mine) == ""
+    assert stack.docker("volume", "ls", *mine) == ""
+    for room in ("decoder", "sandbox"):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", stack.ports[room])) != 0
