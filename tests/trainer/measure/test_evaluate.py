@@ -12,9 +12,20 @@ import pytest
 from shared.clients import run
 from shared.errors import Unavailable
 from trainer.channels.text.exchange import Exchange
-from trainer.config import dump_yaml
+from trainer.cli import main as cli
+from trainer.config import dump_yaml, resolve
 from trainer.config_text import TextConfig
-from trainer.measure.evaluate import add_arguments, command, evaluate_messages, fingerprint, measure
+from trainer.measure.evaluate import (
+    add_arguments,
+    command,
+    differences,
+    evaluate_messages,
+    file_name,
+    fingerprint,
+    measure,
+    with_tasks,
+)
+from trainer.measure.folder import read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.supervise import free_port, services
 from trainer.tasks.starter import starter_tasks
@@ -142,6 +153,61 @@ def test_evaluate_writes_what_it_measured_and_prints_it(
     assert summary["seconds"] == {"train": 3} and summary["heldout"]["n"] == 12
     assert summary["heldout"]["tokens_per_message"] == rows["student"]["tokens"]["value"]
     assert "minified reference" in capsys.readouterr().out
+
+
+def test_another_evaluation_goes_to_a_file_that_says_what_is_different(
+    trained: Path, located: TextConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, summary = trained / "evaluation.json", trained / "summary.json"
+    main.write_text('{"rows": []}')
+    before = [main.read_text(), summary.read_text()]
+    words = ["--split", "validation", "--n", "3", "--no-baselines"]
+    assert evaluate(trained, *words, *urls(located), "--unsaved", "decoder_url", "sandbox_url") == 0
+    other = trained / "evaluation-validation-n3-no-baselines.json"
+    assert str(other) in capsys.readouterr().err
+    found = json.loads(other.read_text())
+    assert (found["tasks"]["split"], found["tasks"]["n"]) == ("validation", 3)
+    assert [main.read_text(), summary.read_text()] == before
+    assert located.decoder_url and located.decoder_url[0] not in other.read_text()
+    assert found["services"] == dict.fromkeys(("decoder", "sandbox"), "started for this evaluation")
+    assert cli(["report", str(trained), "--evaluation", other.name]) == 0
+    html = (trained / "report.html").read_text()
+    assert "validation" in html and "started for this evaluation" in html
+    assert cli(["report", str(trained), "--evaluation", "evaluation-x.json"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "no such evaluation; there are: evaluation-validation-n3-no-baselines.json, evaluation.json" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "evaluation.json"),
+        (["--n", "12", "--json"], "evaluation.json"),
+        (["--n", "5"], "evaluation-n5.json"),
+        (["--checkpoint", "last"], "evaluation-checkpoint-last.json"),
+        (["--tasks", "mbpp:some/own set.jsonl"], "evaluation-own-set.json"),
+    ],
+)
+def test_only_flags_that_change_what_is_measured_change_the_name(
+    trained: Path, words: list[str], name: str
+) -> None:
+    folder, own = read_run(trained), resolve(TextConfig, [trained / "config.yaml"], {})
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args([str(trained), *words])
+    assert file_name(differences(folder, own, with_tasks(own, args), args, {"name": "g"})) == name
+
+
+def test_another_generator_than_the_runs_own_is_told_in_the_name(trained: Path) -> None:
+    (trained / "services.json").write_text('{"decoder": {"name": "starter"}}')
+    folder, own = read_run(trained), resolve(TextConfig, [trained / "config.yaml"], {})
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args([str(trained)])
+    assert differences(folder, own, own, args, {"name": "starter"}) == []
+    assert file_name(differences(folder, own, own, args, {"name": "a/b"})) == "evaluation-decoder-a-b.json"
 
 
 def test_several_runs_also_give_their_median_as_json(
