@@ -135,7 +135,7 @@ def said(name: str, heard: Heard) -> float:
 
 async def measure(url: str, options: argparse.Namespace) -> list[str]:
     """Do the three parts; return what does not hold."""
-    part = max(3.0, options.seconds / 6)
+    part = max(1.5, options.seconds / 6)
     await closed(url, 2, part / 2)
     calibration = await closed(url, 2 * options.lanes, part)
     rate = len(calibration.times) * BATCH / part

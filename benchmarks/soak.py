@@ -75,7 +75,7 @@ def attacks(client: Client, most: int) -> tuple[list[Job], int]:
         began = time.monotonic()
         (verdict,) = client.verdicts(job)
         if time.monotonic() - began < ATTACK_S and verdict["outcome"] in case.right:
-            quick.append(Job({**job, "limits": {**case.limits, "wall_s": 20}}, case.right))
+            quick.append(Job(job, case.right))
     return quick, min(most, len(cases))
 
 

@@ -19,7 +19,7 @@ def test_jobs_are_counted_to_the_limit() -> None:
     admission = Admission(limit=10, lanes=2, most_s=100)
     with admission.admit(4):
         admission.ensure_room(6)
-        with pytest.raises(Overloaded, match="4 jobs.* more than 10 jobs"):
+        with pytest.raises(Overloaded, match=r"4 jobs.* more than 10 jobs"):
             admission.ensure_room(7)
 
 
