@@ -25,6 +25,8 @@ VERBS = {
     "compare": ("trainer.cli_compare", "pass rate against bits per message, over channels and seeds"),
     "controls": ("trainer.measure.controls_run", "is it a code or a trick? controls, causes, phrasebook"),
     "language": ("trainer.measure.language_run", "what the messages are like, and how much they change"),
+    "export": ("trainer.cli_export", "make a folder of a trained student, with its model card"),
+    "encode": ("trainer.cli_export", "have an exported student write messages, as text or bits"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),

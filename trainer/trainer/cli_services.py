@@ -11,6 +11,7 @@ from typing import get_args
 
 from shared.clients import DecoderClient, SandboxClient, run
 from shared.wire import Assurance, JudgeJob, Limits, Program, Verdict
+from trainer.cli_export import add_decoding, decoding
 from trainer.config import ConfigError, service_url
 from trainer.config_text import Data
 from trainer.supervise import command as service_command
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--max-new-tokens", type=int, default=512, help="tokens a program may have [512]"
             )
             _add_common(parser, "decoder", DECODER_URL)
+            add_decoding(parser)
             parser.description += " Several are told apart by a comment line in front of each program."
             parser.epilog = (
                 "example:\n  psuedoptimal serve decoder &      # once; ready after some seconds\n"
@@ -113,11 +115,14 @@ def _decode(args: argparse.Namespace) -> int:
     messages = args.messages or [line.rstrip("\n") for line in sys.stdin]
     if not messages:
         raise ConfigError("no message; give one, or one per line on stdin")
+    codec, messages = decoding(args, messages)
 
     async def ask() -> list[Program]:
         async with DecoderClient(
             service_url(args.url), token=_token(args), deadline_s=DEADLINE_S, unreachable_s=UNREACHABLE_S
         ) as decoder:
+            if codec and not args.any_decoder:
+                codec.check(await decoder.model())
             return await decoder.decode(messages, max_new_tokens=args.max_new_tokens)
 
     for number, (message, program) in enumerate(zip(messages, run(ask()), strict=True), 1):
