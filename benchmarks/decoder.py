@@ -6,7 +6,8 @@
 
 All ways continue the same prompts greedily with the same stop tokens on the same number of threads, in
 turns, in one run on one machine: read the ratios, not the rates. Every round has messages of its own, and no
-cache is on. The ways, each answering --messages messages a round:
+cache is on. The clients live as long as the run, as a trainer's do. The ways, each answering --messages
+messages a round:
 
     one client      all messages in one request to the decoder
     many clients    4 messages each from as many clients at once
@@ -71,10 +72,11 @@ def main() -> int:
             "threads": args.threads,
         }  # fmt: skip
         engine = load_engine(DecoderSettings(model=str(folder), **common))
-        ours = stack.enter_context(_decoder(args, model=folder, **common))
+        ours = Clients(stack.enter_context(_decoder(args, model=folder, **common)), args.max_new_tokens)
+        stack.callback(ours.close)
         ways: dict[str, Way] = {
-            "one client": lambda messages: _asked(ours, [messages], args),
-            "many clients": lambda messages: _asked(ours, _shares(messages), args),
+            "one client": lambda messages: ours.ask([messages]),
+            "many clients": lambda messages: ours.ask(_shares(messages)),
             "generate each": lambda messages: [
                 _generated(engine, [message], args)[0] for message in messages
             ],
@@ -83,8 +85,10 @@ def main() -> int:
         if "serve" not in args.skip:
             there = stack.enter_context(_serve(folder, args))
             remote = {"engine": "remote", "remote_url": there, "remote_api": "completions"}
-            front = stack.enter_context(_decoder(args, model=folder, remote_tokenizer=folder, **remote))
-            ways["serve"] = lambda messages: _asked(front, [messages], args)
+            address = stack.enter_context(_decoder(args, model=folder, remote_tokenizer=folder, **remote))
+            front = Clients(address, args.max_new_tokens)
+            stack.callback(front.close)
+            ways["serve"] = lambda messages: front.ask([messages])
         ways = {name: way for name, way in ways.items() if name not in args.skip}
         found = _measured(ways, args)
         _print(found, engine, args)
@@ -158,22 +162,32 @@ def _shares(messages: list[str]) -> list[list[str]]:
     return [messages[start : start + PER_CLIENT] for start in range(0, len(messages), PER_CLIENT)]
 
 
-def _asked(url: str, shares: list[list[str]], args: argparse.Namespace) -> list[str]:
-    """Send each share from a client of its own, all at once."""
+class Clients:
+    """One client of an address per share, kept from round to round."""
 
-    async def ask() -> list[str]:
-        clients = [DecoderClient(url, deadline_s=600) for _ in shares]
+    def __init__(self, url: str, max_new_tokens: int) -> None:
+        self._url, self._max_new_tokens = url, max_new_tokens
+        self._loop = asyncio.new_event_loop()
+        self._clients: list[DecoderClient] = []
+
+    def ask(self, shares: list[list[str]]) -> list[str]:
+        """Send each share from a client of its own, all at once."""
+        while len(self._clients) < len(shares):
+            self._clients.append(DecoderClient(self._url, deadline_s=600))
+        return self._loop.run_until_complete(self._ask(shares))
+
+    async def _ask(self, shares: list[list[str]]) -> list[str]:
         calls = [
-            client.decode(share, max_new_tokens=args.max_new_tokens)
-            for client, share in zip(clients, shares, strict=True)
+            client.decode(share, max_new_tokens=self._max_new_tokens)
+            for client, share in zip(self._clients, shares, strict=False)
         ]
-        try:
-            return [program.text for programs in await asyncio.gather(*calls) for program in programs]
-        finally:
-            for client in clients:
-                await client.aclose()
+        return [program.text for programs in await asyncio.gather(*calls) for program in programs]
 
-    return asyncio.run(ask())
+    def close(self) -> None:
+        """Let the connections go."""
+        for client in self._clients:
+            self._loop.run_until_complete(client.aclose())
+        self._loop.close()
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
-"""One queue in front of one model: requests that arrive together share batches, equal messages a decoding.
+"""One queue in front of one model: requests share its batch, equal messages a decoding.
 
-All bookkeeping is on the event loop; the model runs in one thread of its own. A message nobody waits
-for any more is dropped, before it is run or while.
+All bookkeeping is on the event loop; the model runs in one thread of its own and takes from the feed. A
+message nobody waits for any more is dropped, before it is run or while.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from decoder_service.cache import ProgramCache, open_cache
 from decoder_service.engines.engine import Abandoned, Decoding, Engine, EngineLost, Row, Work
+from decoder_service.feed import Feed, JobResults
 from decoder_service.keys import Key, key_for
 from decoder_service.metrics import Metrics
 from decoder_service.refusals import broken, check_context, overloaded, stopped
 from decoder_service.settings import DecoderSettings
-from decoder_service.tickets import Job, Ticket, batches
+from decoder_service.tickets import Job, Ticket
 from shared.errors import RoomError, Unavailable
 from shared.wire import DecodeRequest, Program
 
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-# How many full batches are sorted by length at a time; more would let long prompts wait for too long.
-_BATCHES_PER_ROUND = 8
+# One transaction for what ends together.
+_KEPT_AFTER_S = 0.1
 _WARM_UP = DecodeRequest(messages=["def double ( x ) : return x * 2"], max_new_tokens=2)
 
 
@@ -53,18 +54,26 @@ class Batcher:
         self._jobs: dict[Key, Job] = {}
         self._tokens = 0
         self._alone = 0
-        self._arrived = asyncio.Event()
+        self._arrived, self._noted = asyncio.Event(), asyncio.Event()
+        self._feed = Feed(
+            settings.max_batch,
+            settings.max_batch_tokens,
+            told=self._told,
+            joined=metrics.rows.observe,
+            paused=lambda: self._alone > 0,
+        )
         self._closing = threading.Event()
         self._cache = ProgramCache(0)
         self._seconds_per_token = 1e-4
         self._engine: Engine | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._mark = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
         metrics.watch_queue(lambda: float(self._waiting), lambda: float(self._tokens))
 
     @property
     def ready(self) -> bool:
         """Whether the engine is loaded and has decoded its first message."""
-        return self._task is not None
+        return bool(self._tasks)
 
     @property
     def engine(self) -> Engine:
@@ -81,7 +90,7 @@ class Batcher:
 
         raises   whatever loading or the first decoding raises
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         started = time.perf_counter()
         engine = await loop.run_in_executor(self._executor, self._load)
         decoding = Decoding(_WARM_UP.max_new_tokens)
@@ -91,7 +100,7 @@ class Batcher:
                 raise found
         self._cache = await asyncio.to_thread(open_cache, self._settings, engine.card())
         self._engine = engine
-        self._task = asyncio.create_task(self._work())
+        self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._keep())]
         card = engine.card()
         told = card.model_dump(include={"name", "device", "dtype", "quantization", "parameters"})
         told |= {"model": told.pop("name"), "load_s": round(time.perf_counter() - started, 2)}
@@ -104,10 +113,11 @@ class Batcher:
     async def close(self) -> None:
         """Refuse what still waits, and let the model's thread end after its step."""
         self._closing.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for job in list(self._jobs.values()):
+            self._feed.drop(job)
             self._finish(job, stopped())
         self._executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._cache.close)
@@ -194,11 +204,12 @@ class Batcher:
         self._jobs.update(fresh)
         self._tokens += sum(job.tokens for job in fresh.values())
         self._metrics.not_generated.inc(len(keys) - len(fresh))
-        if fresh:
-            self._arrived.set()
         ticket = Ticket(places, {place[0] for place in places if not isinstance(place, Program)})
         for job in ticket.jobs:
             job.waiters += 1
+        self._feed.add(list(fresh.values()))
+        if fresh:
+            self._arrived.set()
         return ticket
 
     @contextmanager
@@ -209,7 +220,7 @@ class Batcher:
         finally:
             for job in ticket.jobs:
                 job.waiters -= 1
-                if not job.waiters and not job.running and not job.done.done():
+                if not job.waiters and self._feed.drop(job):
                     self._forget(job)
                     job.done.cancel()
 
@@ -231,9 +242,9 @@ class Batcher:
             self._tokens -= job.tokens
 
     def _finish(self, job: Job, result: Program | RoomError | None) -> None:
-        if result is None and job.waiters:
+        if result is None and job.waiters and not self._closing.is_set():
             # Somebody asked for it again after it was let go: it takes another turn.
-            job.running = False
+            self._feed.add([job])
             self._arrived.set()
             return
         self._forget(job)
@@ -248,49 +259,52 @@ class Batcher:
             job.done.set_exception(result)
             job.done.exception()  # seen: whoever waited may be gone
 
+    def _told(self, results: JobResults) -> None:
+        """Pass results on to the event loop, from the model's thread."""
+        now = time.perf_counter()
+        seconds, self._mark = now - self._mark, now
+        per_token = seconds / max(1, sum(job.tokens for job, _ in results))
+        # What ends together in one step says little; the mean over many ends says how fast the queue moves.
+        self._seconds_per_token += 0.05 * (per_token - self._seconds_per_token)
+        with suppress(RuntimeError):  # the loop has ended, and with it all who waited
+            self._loop.call_soon_threadsafe(self._take_back, results)
+
+    def _take_back(self, results: JobResults) -> None:
+        self._metrics.ended([result for _, result in results])
+        for job, result in results:
+            self._finish(job, result)
+        if self._cache.is_kept:
+            self._noted.set()
+
     async def _work(self) -> None:
-        """Run rounds for ever: the oldest job's decoding, its like sorted by length, batch by batch."""
+        """Let the engine work whenever something waits, for ever."""
+        loop = asyncio.get_running_loop()
         while True:
             self._arrived.clear()
-            if not self._jobs:
+            if not self._feed:
                 await self._arrived.wait()
-            if len(self._jobs) < self._settings.max_batch:
+            if len(self._feed) < self._settings.max_batch:
                 await asyncio.sleep(self._settings.max_wait_ms / 1000)
-            jobs = list(self._jobs.values())
-            alike = [job for job in jobs if job.key.decoding == jobs[0].key.decoding]
-            taken = alike[: self._settings.max_batch * _BATCHES_PER_ROUND]
-            for batch in batches(taken, self._settings.max_batch, self._settings.max_batch_tokens):
-                await self._run([job for job in batch if job.waiters])
-            if self._cache.is_kept:
-                await asyncio.to_thread(self._cache.flush)
+            await loop.run_in_executor(self._executor, self._worked)
 
-    async def _run(self, batch: Sequence[Job]) -> None:
-        if not batch:
-            return
-        for job in batch:
-            job.running = True
-        decoding = batch[0].key.decoding
-        started = time.perf_counter()
-
-        def wanted(row: int) -> bool:
-            return batch[row].waiters > 0 and not self._closing.is_set()
-
-        results: Sequence[Program | RoomError | None]
+    def _worked(self) -> None:
+        """Work off the feed, in the model's thread."""
+        self._mark = time.perf_counter()
         try:
-            results = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self.engine.decode, [job.row for job in batch], decoding, wanted
-            )
+            self.engine.work(self._feed)
         except RoomError as error:
-            results = [error] * len(batch)
+            self._feed.fail(error)
             if isinstance(error, EngineLost):
-                self._lost(error)
+                self._loop.call_soon_threadsafe(self._lost, error)
         except Exception as error:
             # The edge of the model's thread: its bug must reach those who wait, and end nobody else's.
-            log.exception("decoding failed", extra={"rows": len(batch)})
-            results = [broken(error)] * len(batch)
-        seconds = time.perf_counter() - started
-        per_token = seconds / sum(job.tokens for job in batch)
-        self._seconds_per_token += 0.2 * (per_token - self._seconds_per_token)
-        self._metrics.batch(results, seconds)
-        for job, result in zip(batch, results, strict=True):
-            self._finish(job, result)
+            log.exception("decoding failed")
+            self._feed.fail(broken(error))
+
+    async def _keep(self) -> None:
+        """Write what the cache noted to disk, a moment later, for ever."""
+        while True:
+            await self._noted.wait()
+            await asyncio.sleep(_KEPT_AFTER_S)
+            self._noted.clear()
+            await asyncio.to_thread(self._cache.flush)

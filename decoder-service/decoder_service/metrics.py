@@ -25,9 +25,11 @@ class Metrics:
         )
         self.failed = Counter("decoder_failed", "messages the engine failed on", registry=registry)
         self.tokens = Counter("decoder_tokens", "tokens the engine generated", registry=registry)
-        self._rows = Histogram("decoder_batch_rows", "messages per batch", buckets=_ROWS, registry=registry)
-        self._seconds = Histogram(
-            "decoder_batch_seconds", "seconds per batch", buckets=_SECONDS, registry=registry
+        self.rows = Histogram(
+            "decoder_batch_rows",
+            "messages in the batch each time some join",
+            buckets=_ROWS,
+            registry=registry,
         )
         self.abandoned = Counter(
             "decoder_abandoned", "messages let go while they ran, since nobody waited", registry=registry
@@ -49,12 +51,10 @@ class Metrics:
         self.vectors.inc(tokens)
         self._vector_seconds.observe(seconds)
 
-    def batch(self, results: Sequence[Program | RoomError | None], seconds: float) -> None:
-        """Record one batch; None is a message that was let go."""
+    def ended(self, results: Sequence[Program | RoomError | None]) -> None:
+        """Record rows that have ended; None is a message that was let go."""
         programs = [result for result in results if isinstance(result, Program)]
         self.generated.inc(len(programs))
         self.abandoned.inc(sum(result is None for result in results))
         self.failed.inc(sum(isinstance(result, RoomError) for result in results))
         self.tokens.inc(sum(program.tokens for program in programs))
-        self._rows.observe(len(results))
-        self._seconds.observe(seconds)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from decoder_service.engines.engine import Row
+from decoder_service.engines.engine import Decoding, Row
 from decoder_service.keys import Key
 from shared.wire import Program
 
@@ -20,7 +20,16 @@ class Job:
     tokens: int
     done: asyncio.Future[Program]
     waiters: int = 0
-    running: bool = False
+
+    @property
+    def decoding(self) -> Decoding:
+        """How its program is generated."""
+        return self.key.decoding
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return self.waiters > 0
 
 
 @dataclass(eq=False)

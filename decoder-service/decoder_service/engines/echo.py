@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Sequence
 
-from decoder_service.engines.engine import Decoding, Row, Wanted, always
+from decoder_service.engines.engine import Decoding, Feed, Row, Wanted, always, work_one_batch
 from shared.wire import ModelCard, Program
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -49,6 +49,10 @@ class EchoEngine:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the number of words and signs of each text."""
         return [sum(1 for _ in _TOKEN.finditer(text)) for text in texts]
+
+    def work(self, feed: Feed) -> None:
+        """Decode one batch."""
+        work_one_batch(self, feed)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -94,8 +94,47 @@ class LatentEngine(Protocol):
         """Embeddings of tokens, and the table's statistics."""
 
 
+class Asked(Protocol):
+    """One message that waits to be decoded."""
+
+    @property
+    def row(self) -> Row:
+        """The message, ready."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How its program is generated."""
+
+    @property
+    def tokens(self) -> int:
+        """What prompt and program can grow to."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+
+
+Results = Sequence[tuple[Asked, "Program | RoomError | None"]]
+
+
+class Feed(Protocol):
+    """Where an engine takes what it decodes from, and gives it back."""
+
+    def join(self, rows: int, longest: int, most_tokens: int | None = None) -> Sequence[Asked]:
+        """Take what may join `rows` running rows, the longest of which can grow to `longest` tokens.
+
+        most_tokens   rows x longest afterwards, at most; one row alone may always run
+        """
+
+    def batch(self) -> Sequence[Asked]:
+        """Take one batch of rows that decode alike; empty where nothing waits."""
+
+    def done(self, results: Results) -> None:
+        """Give back; None is a row nobody wanted any more."""
+
+
 class Engine(Protocol):
-    """`decode` is called from one thread at a time, the one that owns the model; the rest from any."""
+    """`work` and `decode` are called from one thread, the one that owns the model; the rest from any."""
 
     @property
     def context_tokens(self) -> int | None:
@@ -126,8 +165,36 @@ class Engine(Protocol):
                  EngineLost when no later call can succeed either
         """
 
+    def work(self, feed: Feed) -> None:
+        """Decode what the feed gives: a batch that rows join while it runs, or one batch, to its end.
+
+        raises   as decode; what was taken and not given back has then failed
+        """
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
 
     def close(self) -> None:
         """Let go of what a process's end would not."""
+
+
+def work_one_batch(engine: Engine, feed: Feed) -> None:
+    """Decode one batch of the feed, for engines whose batches nothing can join."""
+    batch = feed.batch()
+    if batch:
+        found = engine.decode([job.row for job in batch], batch[0].decoding, lambda row: batch[row].wanted)
+        feed.done(list(zip(batch, found, strict=True)))
+
+
+A = TypeVar("A", bound=Asked)
+
+
+def that_fit(waiting: Iterable[A], rows: int, longest: int, most_rows: float, most_tokens: float) -> list[A]:
+    """Return the first of those that wait, as many as may join `rows` rows of up to `longest` tokens."""
+    taken: list[A] = []
+    for asked in waiting:
+        count, longest = rows + len(taken) + 1, max(longest, asked.tokens)
+        if count > 1 and (count > most_rows or count * longest > most_tokens):
+            break
+        taken.append(asked)
+    return taken

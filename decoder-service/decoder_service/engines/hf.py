@@ -24,7 +24,8 @@ from transformers import (
 )
 from transformers.utils.hub import cached_file
 
-from decoder_service.engines.engine import Decoding, Row, Wanted, always
+from decoder_service.engines.continuous import Continuous, OwnFeed
+from decoder_service.engines.engine import Decoding, Feed, Row, Wanted, always, work_one_batch
 from decoder_service.engines.generation import Continuation, as_program, continue_batch, left_padded
 from decoder_service.engines.hf_latents import HfLatents
 from decoder_service.engines.latent_model import LatentModel
@@ -32,8 +33,10 @@ from decoder_service.engines.load_errors import check_unquantized, load_error
 from decoder_service.engines.memory import fits, too_small
 from decoder_service.engines.packing import Packing
 from decoder_service.engines.placement import Placement, place
+from decoder_service.engines.prefix import read_prefix
 from decoder_service.engines.prompting import Prompting
 from decoder_service.engines.sampling import chooser
+from decoder_service.engines.slots import can_hold
 from decoder_service.engines.tokenizer import load_tokenizer
 from decoder_service.engines.weights import find_model, weights_sha256
 from decoder_service.prompts import read_examples
@@ -46,6 +49,8 @@ log = logging.getLogger(__name__)
 # transformers annotates these in part only.
 _MODELS: Any = AutoModelForCausalLM
 _QUANTIZED: Any = BitsAndBytesConfig
+# Messages that begin differently: what their prompts share is the same for every message.
+_BEGINNINGS = ("0", "a", "Z", " x", "\n", "(", "é")
 
 
 class HfEngine:
@@ -68,6 +73,19 @@ class HfEngine:
             self._stop_ids,
             vocabulary=text_config.vocab_size,
             context_tokens=context_tokens,
+        )
+        layers = can_hold(model)
+        self._running = (
+            Continuous(
+                model,
+                layers,
+                read_prefix(model, self.prepare(_BEGINNINGS)),
+                pad_id=prompting.pad_id,
+                stop_ids=self._stop_ids,
+                as_programs=self.programs,
+            )
+            if layers
+            else None
         )
         vectors = LatentModel(model, prompting, self._stop_ids, settings)
         self.latents = HfLatents(vectors, prompting, packing, card.name)
@@ -104,10 +122,24 @@ class HfEngine:
     def close(self) -> None:
         """The model goes with the process."""
 
+    def work(self, feed: Feed) -> None:
+        """Decode what the feed gives until it gives nothing, rows joining while others run.
+
+        A model whose cache is not one of plain keys and values takes one batch at a time.
+        """
+        if self._running is not None:
+            self._running.work(feed)
+        else:
+            work_one_batch(self, feed)
+
     def decode(
         self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted = always
     ) -> list[Program | None]:
         """Return each row's program, in order; halves the batch when the device's memory runs out."""
+        if self._running is not None:
+            own = OwnFeed(rows, decoding, wanted)
+            self._running.work(own)
+            return own.results()
         found = self._continue(rows, decoding, wanted)
         return [
             None if c.dropped else program for c, program in zip(found, self.programs(found), strict=True)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 import httpx
 
-from decoder_service.engines.engine import Decoding, Row, Wanted, always
+from decoder_service.engines.engine import Decoding, Feed, Row, Wanted, always, work_one_batch
 from decoder_service.engines.remote_protocols import About, Chat, Completions, Remote, Reply, Tgi
 from decoder_service.prompts import conversation, plain_text, read_examples, template_sha256
 from decoder_service.replies import program_of
@@ -111,6 +111,10 @@ class RemoteEngine:
             return self._program(reply)
 
         return list(self._pool.map(one, range(len(rows))))
+
+    def work(self, feed: Feed) -> None:
+        """Decode one batch."""
+        work_one_batch(self, feed)
 
     def close(self) -> None:
         """Let the connections go; requests already sent are not waited for."""

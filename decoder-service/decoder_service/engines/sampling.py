@@ -34,6 +34,27 @@ def chooser(rows: Sequence[Row], decoding: Decoding, device: torch.device) -> Ch
     return lambda logits, alive, step: sampled(logits, keys[alive], step, decoding)
 
 
+def drawn(logits: Tensor, keys: Tensor, steps: Sequence[int], decodings: Sequence[Decoding]) -> Tensor:
+    """Choose each row's token by its own decoding.
+
+    logits     [R, V]
+    keys       [R] int64, the rows' own
+    steps      [R] how many tokens each row has already
+    decodings  [R]
+    returns    [R] tokens
+    """
+    places: dict[tuple[float, float], list[int]] = {}
+    for place, decoding in enumerate(decodings):
+        places.setdefault((decoding.temperature, decoding.top_p), []).append(place)
+    tokens = greedy(logits)
+    for (temperature, _), own in places.items():
+        if temperature > 0:
+            at = torch.tensor(own, device=logits.device)
+            step = torch.tensor([[steps[place]] for place in own], device=logits.device)
+            tokens[at] = sampled(logits[at], keys[at], step, decodings[own[0]])
+    return tokens
+
+
 def row_keys(rows: Sequence[Row]) -> Tensor:
     """Return one 64-bit number per row, [R] int64, from its seed and message."""
     digests = (
@@ -42,10 +63,11 @@ def row_keys(rows: Sequence[Row]) -> Tensor:
     return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in digests])
 
 
-def gumbel(keys: Tensor, step: int, vocabulary: int) -> Tensor:
+def gumbel(keys: Tensor, step: int | Tensor, vocabulary: int) -> Tensor:
     """Return one step's noise, [R, V] float32: independent Gumbel(0, 1), a function of (key, step, token).
 
     keys   [R] int64
+    step   of all rows, or [R, 1] int64, each row's
     """
     places = torch.arange(vocabulary, device=keys.device) + (step << 32)
     mixed = keys[:, None] + places * _signed(_STEP)
@@ -56,11 +78,12 @@ def gumbel(keys: Tensor, step: int, vocabulary: int) -> Tensor:
     return uniform.log_().neg_().log_().neg_()
 
 
-def sampled(logits: Tensor, keys: Tensor, step: int, decoding: Decoding) -> Tensor:
+def sampled(logits: Tensor, keys: Tensor, step: int | Tensor, decoding: Decoding) -> Tensor:
     """Draw one token per row from softmax(logits / temperature) within its nucleus.
 
     logits   [R, V], any float type
     keys     [R] int64, the rows' own
+    step     of all rows, or [R, 1] int64, each row's
     returns  [R] tokens; the nucleus is the smallest set of likeliest tokens that holds top_p
     """
     scores = logits.float() / decoding.temperature
