@@ -97,11 +97,16 @@ def dropped(message: str, later: str | None) -> Markup:
     if later is None or len(message) > 2000 or len(later) > 2000:
         return text(message)
     mine, other = WORD.findall(message), WORD.findall(later)
-    parts = []
-    for kind, start, end, _, _ in difflib.SequenceMatcher(None, mine, other, False).get_opcodes():
-        for word in mine[start:end]:
-            gone = kind in ("delete", "replace") and word.strip()
-            parts.append(Markup("<del>{}</del>").format(text(word)) if gone else text(word))
+    words = [place for place, word in enumerate(mine) if word.strip()]
+    kept = [word for word in other if word.strip()]
+    matches = difflib.SequenceMatcher(None, [mine[place] for place in words], kept, False)
+    stays = {
+        words[i] for match in matches.get_matching_blocks() for i in range(match.a, match.a + match.size)
+    }
+    parts = [
+        text(word) if place in stays or not word.strip() else Markup("<del>{}</del>").format(text(word))
+        for place, word in enumerate(mine)
+    ]
     return Markup("").join(parts)
 
 
