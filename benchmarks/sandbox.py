@@ -202,24 +202,43 @@ def arguments() -> argparse.Namespace:
     default = os.environ.get("PSUEDOPTIMAL_DATA", str(REPO / ".." / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with mbpp/mbpp.jsonl")
     parser.add_argument("--clients", type=_numbers, default=[8], help="how many at a time; several: 1,2,8,64")
-    parser.add_argument("--batch", type=int, default=64, help="jobs per request")
-    parser.add_argument("--lanes", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jail", default="bwrap")
-    parser.add_argument("--jobs", type=int, default=974, help="how many of the references")
-    parser.add_argument("--idle", type=int, default=200, help="requests for the idle latency")
+    parser.add_argument("--batch", type=_number, default=64, help="jobs per request")
+    parser.add_argument("--lanes", type=_number, default=2)
+    parser.add_argument("--rounds", type=_number, default=3)
+    parser.add_argument("--jail", default="bwrap", choices=["gvisor", "docker", "bwrap", "process"])
+    parser.add_argument("--jobs", type=_number, default=974, help="how many of the references")
+    parser.add_argument("--idle", type=_number, default=200, help="requests for the idle latency")
     parser.add_argument("--python", type=Path, default=default_python(), help="interpreter of both ways")
     parser.add_argument(
         "--sandboxfusion", metavar="URL", help="a SandboxFusion server to measure beside ours"
     )
     options = parser.parse_args()
     if not (options.data / "mbpp" / "mbpp.jsonl").exists():
-        parser.error(f"--data {options.data}: there is no mbpp/mbpp.jsonl, the file of the MBPP data set")
+        parser.error(
+            f"--data {options.data}: there is no mbpp/mbpp.jsonl; put MBPP's published file there "
+            "(mbpp/mbpp.jsonl of google-research/google-research), or name the folder that holds it"
+        )
+    if not usable(options.python):
+        parser.error(f"--python {options.python}: no Python that runs; name an interpreter")
     return options
 
 
+def usable(python: Path) -> bool:
+    """Return whether an interpreter says its version."""
+    try:
+        return subprocess.run([python, "-V"], capture_output=True, timeout=30, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1")
+    return int(text)
+
+
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [_number(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

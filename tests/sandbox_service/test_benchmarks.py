@@ -21,6 +21,26 @@ def measured(repo: Path, script: str, *arguments: str) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--data", "/nowhere"],
+            "--data /nowhere: there is no mbpp/mbpp.jsonl; put MBPP's published file there",
+        ),
+        (["--python", "/nowhere", "--data", "{data}"], "--python /nowhere: no Python that runs"),
+        (["--clients", "0"], "argument --clients: '0': give a whole number from 1"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_the_way_out(
+    repo: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "mbpp").mkdir()
+    (tmp_path / "mbpp" / "mbpp.jsonl").touch()
+    done = measured(repo, "sandbox.py", *(word.format(data=tmp_path) for word in arguments))
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("jail", ["bwrap", *SLOW_JAILS])
 def test_nothing_leaks_and_a_killed_service_leaves_nothing(repo: Path, jail: str) -> None:
     done = measured(
