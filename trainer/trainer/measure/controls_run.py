@@ -95,7 +95,7 @@ def examined(args: argparse.Namespace) -> dict[str, Any]:
     with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as urls:
         located = with_tasks(config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]}), args)
         found = _parts(folder.path, located, args, logs)
-    found = finite(found)
+    found = dict(finite(found))
     Run(folder.path).write_text("controls.json", json.dumps(found, indent=1) + "\n")
     return found
 

@@ -91,8 +91,8 @@ def languages(runs: Sequence[RunFolder]) -> dict[str, Any]:
     for one, two in combinations(runs, 2):
         if one.evaluation["tasks"]["sha256"] != two.evaluation["tasks"]["sha256"]:
             raise ValueError(f"{one.path} and {two.path}: evaluated on different tasks; use the same --n")
-        messages = [_ids(run.evaluation["records"]["student"], words_of(run)) for run in (one, two)]
-        alike = stability(*messages, normalised_distance)
+        left, right = (_ids(run.evaluation["records"]["student"], words_of(run)) for run in (one, two))
+        alike = stability(left, right, normalised_distance)
         found["seeds"].append({"runs": [one.name, two.name], **alike._asdict()})
     return dict(finite(found))
 

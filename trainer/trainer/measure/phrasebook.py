@@ -64,7 +64,8 @@ def align(
     likely: dict[tuple[Symbol, str], float] = defaultdict(lambda: 1.0)
     pairs: dict[tuple[Symbol, str], float] = {}
     for _ in range(rounds):
-        pairs, of_piece = defaultdict(float), defaultdict(float)
+        pairs = defaultdict(float)
+        of_piece: dict[str, float] = defaultdict(float)
         for message, found in zip(messages, pieces, strict=True):
             options = [NOTHING, *found]
             for symbol in message:
