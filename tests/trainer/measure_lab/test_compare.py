@@ -84,6 +84,19 @@ def write_program(folder: Path) -> Path:
     return folder
 
 
+def write_latent(folder: Path, n: int = 30) -> Path:
+    """Blind messages of 4 vectors of 16 numbers of 8 bits, about the text channel's tasks."""
+    folder.mkdir()
+    senders = {"student": {"kind": "student", "passed": [True] * (n - 1) + [False]},
+               "none": {"kind": "control", "passed": [False] * n, "bits": [0] * n}}  # fmt: skip
+    tasks = {"sha256": f"{n}".ljust(64, "a"), "split": "test", "n": n}
+    evaluation = {"latent": {"vectors": 4, "width": 16, "bits": 8}, "tasks": tasks, "senders": senders}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    (folder / "summary.json").write_text(json.dumps({"channel": "latent"}))
+    (folder / "config.yaml").write_text("seed: 1\n")
+    return folder
+
+
 def found_of(*folders: Path) -> Any:
     return compare([read_run(folder) for folder in folders])
 
@@ -139,6 +152,15 @@ def test_programs_stand_beside_in_bits_of_their_code(tmp_path: Path) -> None:
     front = next(f for f in found.fronts if f.channel == "program")
     assert front.area.value == pytest.approx(0.75 * 155 / 200)
     assert front.reached_by == ""  # 0.75 is below 95 % of the literal program's 1
+
+
+def test_vectors_stand_beside_at_all_their_bits(tmp_path: Path) -> None:
+    found = found_of(write_text(tmp_path / "a", 1), write_latent(tmp_path / "l"))
+    student = next(p for p in found.points if p.channel == "latent" and p.kind == "student")
+    assert student.bits.value == 4 * 16 * 8 and student.pass_rate.value == pytest.approx(29 / 30)
+    front = next(f for f in found.fronts if f.channel == "latent")
+    assert front.bits_at.value == 512 and front.verbose == "reference"
+    assert not [f for f in found_of(tmp_path / "l").fronts if f.channel == "latent"]
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path, capsys: Any) -> None:

@@ -23,8 +23,12 @@ from trainer.measure.tables import finite
 
 CHANNELS = ("text", "program", "latent")
 SHARE = 0.95
-# The sender that says everything, by channel: what a front is measured against.
-VERBOSE = {"text": ("reference", "tokens"), "program": ("literal program", "prefix"), "latent": ("", "")}
+# The sender that says everything, by channel: what a front is measured against. Blind latents are about the
+# text channel's tasks.
+VERBOSE = {
+    "text": ("reference", "tokens"), "program": ("literal program", "prefix"),
+    "latent": ("reference", "tokens"),
+}  # fmt: skip
 CODES = {
     "tokens": "tokens × log2 V", "entropy": "entropy-coded", "prefix": "prefix code", "gzip": "gzip",
     "vectors": "K × D × bits",
@@ -137,7 +141,7 @@ def _fronts(groups: Sequence[Sequence[Series]]) -> list[Front]:
         # Sending nothing is free: what it passes counts from no bits on.
         sent += [g for g in own if g[0].code == code and g[0].name in ("empty message", "none")]
         name, counted = VERBOSE[channel]
-        verbose = [g for g in own if (g[0].name, g[0].code) == (name, counted)]
+        verbose = [g for g in groups if (g[0].name, g[0].code, g[0].tasks) == (name, counted, tasks)]
         if verbose:
             fronts.append(front_of(sent, verbose[0], SHARE))
     return fronts
