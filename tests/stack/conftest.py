@@ -35,16 +35,15 @@ class Stack:
         }
         if engine := os.environ.get("SANDBOX_DOCKER_HOST"):
             self.environment["DOCKER_HOST"] = engine
-        self.seconds: dict[str, float] = {}
 
-    def docker(self, *args: str, timeout_s: float = 120, check: bool = True, stdin: str = "") -> str:
-        """Run `docker ARGS` at the root of the repository and return its stdout."""
-        started = time.monotonic()
+    def docker(
+        self, *args: str, timeout_s: float = 120, check: bool = True, stdin: str = "", **more: str
+    ) -> str:
+        """Run `docker ARGS` at the root of the repository, with more environment, and return its stdout."""
         done = subprocess.run(
-            ["docker", *args], cwd=ROOT, env=self.environment, input=stdin, capture_output=True, text=True,
-            timeout=timeout_s, check=False,
+            ["docker", *args], cwd=ROOT, env={**self.environment, **more}, input=stdin, capture_output=True,
+            text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
-        self.seconds[" ".join(args[:3])] = time.monotonic() - started
         said = f"docker {' '.join(args)}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         assert done.returncode == 0 or not check, said
         return done.stdout
@@ -56,10 +55,11 @@ class Stack:
         timeout_s: float = 180,
         check: bool = True,
         stdin: str = "",
+        **more: str,
     ) -> str:
         """Run `docker compose ARGS` with the base file and overlays."""
         flags = [part for file in ("docker-compose.yml", *files) for part in ("-f", file)]
-        return self.docker("compose", *flags, *args, timeout_s=timeout_s, check=check, stdin=stdin)
+        return self.docker("compose", *flags, *args, timeout_s=timeout_s, check=check, stdin=stdin, **more)
 
     def containers(self, service: str) -> list[str]:
         """The ids of a service's containers, stopped ones too."""

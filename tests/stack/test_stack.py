@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from .conftest import ROOT, Stack
+from .hub import hub
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -153,6 +154,10 @@ def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Sta
     for row in rows:
         assert sum(share for name, share in row.items() if name.startswith("verdict/")) == pytest.approx(1)
     assert len(stack.rows("killed", "episodes.jsonl")) == 16 * 96
+    # Every other verb finds the services too.
+    said = stack.compose("run", "--rm", "--no-deps", "trainer", "evaluate", "runs/killed", timeout_s=240)
+    assert re.search(r"^student +24 ", said, re.M), said
+    stack.compose("run", "--rm", "--no-deps", "trainer", "report", "runs/killed")
     for room in ("decoder", "sandbox"):
         token = stack.token(room)
         (door,) = stack.containers(f"{room}-door")
@@ -223,6 +228,34 @@ def test_every_panel_of_the_dashboard_shows_something(stack: Stack) -> None:
     }  # fmt: skip
     assert empty == []
     assert stack.wait_end(trainer) == 0
+
+
+def test_models_come_through_one_container_and_are_read_without_a_way_out(
+    stack: Stack, tmp_path: Path
+) -> None:
+    with stack.client("decoder") as decoder:
+        starter = decoder.get("/v1/model").json()
+    secret = tmp_path / "token"
+    secret.write_text("hf_of_the_test\n")
+    fetch = ("--profile", "models", "run", "--rm", "models")
+    stack.compose("--profile", "models", "create", "models")
+    gateway = stack.docker(
+        "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", f"{stack.project}_hub"
+    )
+    with hub(ROOT / "decoder-service/starter", "lab/generator", "hf_of_the_test") as server:
+        wanted = {
+            "HF_ENDPOINT": f"http://{gateway.strip()}:{server.server_port}",
+            "MODELS": "lab/generator",
+            "DATASETS": "",
+        }
+        with pytest.raises(AssertionError, match="401"):
+            stack.compose(*fetch, **wanted)
+        stack.compose(*fetch, **wanted, HF_TOKEN_FILE=str(secret))
+    stack.compose("up", "--detach", "--wait", "decoder-service", DECODER_MODEL="lab/generator")
+    with stack.client("decoder") as decoder:
+        found = decoder.get("/v1/model").json()
+    assert found["name"] == "lab/generator"
+    assert found["weights_sha256"] == starter["weights_sha256"]
 
 
 def test_nothing_is_left_when_all_is_down(stack: Stack) -> None:

@@ -22,7 +22,7 @@ from shared.clients import run
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import Exchange, TaskRefused
 from trainer.cli_train import add_unsaved
-from trainer.config import ConfigError, resolve, service_url
+from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
@@ -300,8 +300,10 @@ def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
         for k in ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
         if (v := getattr(args, k)) is not None
     }
-    # Where the run found its services says nothing about where they are now.
-    config = config.model_copy(update={"decoder_url": None, "sandbox_url": None, **given})
+    # Where the run found its services says nothing about where they are now; the environment does.
+    said = environment(TextConfig)
+    forgotten = {key: None for key in ("decoder_url", "sandbox_url") if key not in said}
+    config = config.model_copy(update={**forgotten, **given})
     with services(path / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
         return evaluate_run(folder, located, args)
