@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-EXAMPLE = """examples:
-  psuedoptimal compare runs/text-1 runs/text-2 runs/text-3 runs/program-1 --svg rates.svg
-  psuedoptimal compare runs/demo --markdown >> notes.md
-  psuedoptimal compare runs/demo --json
+EXAMPLE = """examples, after `psuedoptimal demo`:
+  psuedoptimal compare runs/demo-*-seed* --svg rates.svg
+  psuedoptimal compare runs/demo-*-seed* --markdown >> notes.md
+  psuedoptimal compare runs/demo-*-seed1 --json
 """
 
 

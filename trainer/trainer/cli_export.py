@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
         add("--merge", action="store_true", help="merge an adapter into its base: larger, needs nothing else")
         add("--json", action="store_true", help="print codec.json")
-        parser.epilog = "example:\n  psuedoptimal export runs/demo --out exported/demo"
+        parser.epilog = (
+            "example, after `psuedoptimal demo`:\n  psuedoptimal export runs/demo-*-seed1 --out exported/demo"
+        )
         return
     add("codec", type=Path, metavar="CODEC", help="folder that `export` made")
     add("text", nargs="?", help="the task in English; none reads stdin, one JSON object per line with `text` "
@@ -32,8 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bits", action="store_true", help="print code words of 0 and 1 instead of text")
     add("--json", action="store_true", help="message, tokens and bits as JSON, one line a task")
     parser.epilog = (
-        "examples:\n  psuedoptimal encode exported/demo --signature 'def solve(n):' \\\n"
-        "      'Write a function to find the sum of the odd numbers from 1 to n.'\n"
+        "examples, after `psuedoptimal export runs/demo-*-seed1 --out exported/demo`:\n"
+        "  psuedoptimal encode exported/demo \\\n"
+        "      'Write a function to find the sum of the odd numbers from 1 to n.' \\\n"
+        "      --signature 'def solve(n):'\n"
         "  psuedoptimal tasks --split test -n 5 --json | psuedoptimal encode exported/demo --bits"
     )
 

@@ -43,9 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add("--chunk", type=int, default=CHUNK, help=f"bytes of a chunk [{CHUNK}]")
         add("--samples", type=int, default=1, help="programs tried for each chunk [1]")
         add("--max-tokens", type=int, default=512, help="tokens a program may have [512]")
-        parser.epilog = "example:\n  psuedoptimal archive sensor.bin -o sensor.psda --samples 16"
+        parser.epilog = "example:\n  psuedoptimal archive README.md -o README.psda --samples 4"
     else:
-        parser.epilog = "example:\n  psuedoptimal unarchive sensor.psda -o sensor.bin"
+        parser.epilog = (
+            "example:\n  psuedoptimal archive README.md -o README.psda\n"
+            "  psuedoptimal unarchive README.psda -o copy.md"
+        )
 
 
 def command(args: argparse.Namespace) -> int:

@@ -49,8 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
     parser.epilog = (
         "examples:\n  psuedoptimal train text --config starter-text.yaml --max-steps 20\n"
-        "  accelerate launch -m trainer.cli train text --name big \\\n"
-        "      --decoder-url http://gpu:8001 --sandbox-url http://box:8002"
+        "  psuedoptimal serve decoder & psuedoptimal serve sandbox &      # for several processes\n"
+        "  accelerate launch --cpu --num_processes 2 -m trainer.cli train text --name two \\\n"
+        "      --config starter-text.yaml \\\n"
+        "      --decoder-url http://127.0.0.1:8001 --sandbox-url http://127.0.0.1:8002"
     )
 
 

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decoder-token-file", type=Path, help="file with the decoder's bearer token")
     parser.add_argument("--sandbox-token-file", type=Path, help="file with the sandbox's bearer token")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.epilog = "example:\n  psuedoptimal doctor --sandbox-url http://127.0.0.1:8002"
+    parser.epilog = "example:\n  psuedoptimal doctor"
 
 
 def command(args: argparse.Namespace) -> int:

@@ -26,13 +26,11 @@ from trainer.runs import Run
 from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
 
-EXAMPLE = """examples:
-  psuedoptimal controls runs/demo
-  psuedoptimal controls runs/demo --other-decoder runs/second-generator
-  psuedoptimal controls runs/demo --only phrasebook --json
-
-A second generator, of another seed, size and tokenizer:
-  python -m trainer.starter.build --only second --seed 2 --second-out runs/second-generator
+EXAMPLE = """examples, after `psuedoptimal demo`:
+  psuedoptimal controls runs/demo-*-seed1
+  psuedoptimal controls runs/demo-*-seed1 --only phrasebook --json
+  python -m trainer.starter.build --only second --seed 2 --second-out second-generator    # some 20 minutes
+  psuedoptimal controls runs/demo-*-seed1 --other-decoder second-generator
 """
 PARTS = ("names", "tests", "prefixes", "interventions", "transfer", "phrasebook")
 

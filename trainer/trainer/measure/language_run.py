@@ -21,9 +21,9 @@ from trainer.measure.language import normalised_distance
 from trainer.measure.rates_read import Words, channel_of, words_of
 from trainer.measure.tables import finite
 
-EXAMPLE = """examples:
-  psuedoptimal language runs/demo
-  psuedoptimal language runs/s1 runs/s2 runs/s3 --json
+EXAMPLE = """examples, after `psuedoptimal demo`:
+  psuedoptimal language runs/demo-*-seed1
+  psuedoptimal language runs/demo-*-seed* --json
 """
 STATISTICS = (
     ("tokens", "tokens in all messages"), ("distinct_tokens", "distinct tokens"),

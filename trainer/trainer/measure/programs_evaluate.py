@@ -28,11 +28,10 @@ from trainer.tasks.sequences_files import read_sequences
 from trainer.tasks.sequences_load import DATA_SEED
 from trainer.tasks.sequences_shorten import shorten
 
-EXAMPLE = """examples:
-  psuedoptimal evaluate program runs/demo --samples 1,16
-  psuedoptimal evaluate program runs/s1 runs/s2 runs/s3 --n 500 --json
-  psuedoptimal evaluate program --corpora kolmogorov/ --n 64
-  psuedoptimal evaluate program --answers o1_mini_generated_programs_text.jsonl
+EXAMPLE = """examples, the first two after `psuedoptimal demo program`:
+  psuedoptimal evaluate program runs/demo-program-*-seed1 --samples 1,16
+  psuedoptimal evaluate program runs/demo-program-*-seed* --n 500 --json
+  psuedoptimal evaluate program --data README.md --n 64
 """
 CORPORA = ("audio_16bit", "audio_8bit", "audio_mfcc", "dna", "synthetic", "text")
 

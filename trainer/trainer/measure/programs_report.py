@@ -152,7 +152,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
     )
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
-    parser.epilog = "example:\n  psuedoptimal report program runs/demo"
+    parser.epilog = (
+        "example, after `psuedoptimal demo program`:\n  psuedoptimal report program runs/demo-program-*-seed1"
+    )
 
 
 def command(args: argparse.Namespace) -> int:
