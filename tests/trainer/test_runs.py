@@ -16,7 +16,7 @@ import pytest
 
 from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig
-from trainer.runs import LOCK, DiskFull, Run, end_of, is_disk_full, mark_complete, read_state
+from trainer.runs import LOCK, DiskFull, Run, end_of, is_disk_full, mark_complete, read_state, resume_command
 
 
 @pytest.fixture
@@ -40,6 +40,13 @@ def test_a_run_does_not_overwrite_another(run: Run) -> None:
 
 def test_the_saved_config_starts_the_same_run_again(run: Run) -> None:
     assert resolve(TextConfig, [run.folder / "config.yaml"], {}) == TextConfig()
+
+
+def test_the_resume_command_is_whole_for_one_process_and_for_several() -> None:
+    folder = Path("runs/a b")
+    assert resume_command("text", folder) == "psuedoptimal train text --resume 'runs/a b'"
+    several = "torchrun --nproc_per_node 2 -m trainer.cli train program --resume 'runs/a b'"
+    assert resume_command("program", folder, 2) == several
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n  psuedoptimal train text --config starter-text.yaml --max-steps 20\n"
         "  psuedoptimal serve decoder & psuedoptimal serve sandbox &      # for several processes\n"
-        "  accelerate launch --cpu --num_processes 2 -m trainer.cli train text --name two \\\n"
+        "  torchrun --nproc_per_node 2 -m trainer.cli train text --name two \\\n"
         "      --config starter-text.yaml \\\n"
         "      --decoder-url http://127.0.0.1:8001 --sandbox-url http://127.0.0.1:8002"
     )

@@ -219,7 +219,7 @@ def resume_command(channel: str, folder: Path, processes: int = 1) -> str:
     """Return the whole command that goes on with a run."""
     launcher = ["psuedoptimal"]
     if processes > 1:
-        launcher = ["accelerate", "launch", "--num_processes", str(processes), "-m", "trainer.cli"]
+        launcher = ["torchrun", "--nproc_per_node", str(processes), "-m", "trainer.cli"]
     return shlex.join([*launcher, "train", channel, "--resume", str(folder)])
 
 
