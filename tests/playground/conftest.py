@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,26 +42,25 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, rooms: SimpleNamespace) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A text run of six steps that was evaluated. Made once, whichever process of the tests comes first."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "playground-runs"
     shared.mkdir(exist_ok=True)
-    urls = ["--decoder-url", rooms.decoder, "--sandbox-url", rooms.sandbox]
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / NAME / "evaluation.json").is_file():
+            rooms = request.getfixturevalue("rooms")
+            urls = ["--decoder-url", rooms.decoder, "--sandbox-url", rooms.sandbox]
             psuedoptimal(*TRAIN, "--runs", str(shared), *urls)
             psuedoptimal("evaluate", str(shared / NAME), "--n", "6", *urls)
     return shared / NAME
 
 
 def psuedoptimal(*args: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer.cli", *args], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    from trainer.cli import main
+
+    assert main(args) == 0, args
 
 
 @pytest.fixture

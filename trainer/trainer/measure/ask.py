@@ -67,9 +67,9 @@ class Words:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def pieces(self, text: str) -> list[str]:
-        """Return the text of each of its tokens; a token that is no whole character shows as U+FFFD."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return [self.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
+        """Return the text each token stands for; for one that is part of a character, the character."""
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [text[start:end] for start, end in spans]
 
     def bits(self, tokens: int) -> float:
         """Return what so many tokens take when every one is as likely: tokens x log2 of the vocabulary."""

@@ -1,0 +1,193 @@
+"""A message's whole way through real services, and what is said where something is missing."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from playground.talk import statements
+from shared.errors import InvalidRequest
+from trainer.channels.text.rewards import Judged, score
+from trainer.config import ConfigError
+from trainer.measure import ask
+
+pytestmark = pytest.mark.slow
+
+Serve = Callable[..., httpx.Client]
+NAME = "trained"
+MESSAGE = "solve total nums % 2 != ** 2"
+
+
+class Field(HTMLParser):
+    """What stands in the form's message field."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.inside, self.value = False, ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag == "textarea" and ("name", "message") in attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        self.value += data if self.inside else ""
+
+
+@pytest.fixture
+def page(serve: Serve, runs: Path, rooms: SimpleNamespace) -> httpx.Client:
+    """The playground with its services and one trained student."""
+    return serve(runs, decoder_url=rooms.decoder, sandbox_url=rooms.sandbox)
+
+
+def said(reply: httpx.Response) -> str:
+    """A page's text without its markup, blanks joined."""
+    parts: list[str] = []
+
+    class Text(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            parts.append(data)
+
+    Text().feed(reply.text)
+    return " ".join(" ".join(parts).split())
+
+
+def test_a_message_goes_the_whole_way(page: httpx.Client, rooms: SimpleNamespace) -> None:
+    tests = "assert solve([1, 2, 3]) == 10\nassert solve([2]) == 4"
+    reply = page.post("/playground", data={"message": MESSAGE, "tests": tests, "run": NAME, "by": "you"})
+    text = said(reply)
+    assert reply.status_code == 200
+    prompt = httpx.post(f"{rooms.decoder}/v1/prompt", json={"messages": [MESSAGE]}, trust_env=False).json()
+    before, after = prompt["prompts"][0].split(MESSAGE)
+    assert html.escape(before) + f"<mark>{MESSAGE}</mark>" + html.escape(after) in reply.text
+    body = {"messages": [MESSAGE], "max_new_tokens": 512, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+    assert json.dumps(body, separators=(",", ":")) in html.unescape(reply.text)
+    assert "def solve(nums): total = 0" in text
+    assert "passed assert solve([1, 2, 3]) == 10" in text
+    assert "failed assert solve([2]) == 4" in text and "expected 4, got 0" in text
+    assert "bits" in text and f"{len(MESSAGE)} bytes" in text
+
+
+def test_the_student_writes_a_message_and_is_paid_for_it(page: httpx.Client, trained: Path) -> None:
+    config = ask.config_of(trained)
+    task = ask.tasks_of(config)[0]
+    wanted = ask.message_of(ask.student_of(trained, config), config, task)
+    reply = page.post("/playground", data={"run": NAME, "task": task.task_id, "message": "", "by": "student"})
+    text = said(reply)
+    assert reply.status_code == 200, text
+    assert Field(reply.text).value.strip("\n") == wanted.text
+    words = ask.words_of(trained, config)
+    assert f"tokens {words.count(wanted.text)} bits" in text
+    assert all(html.escape(test, quote=True) in reply.text for test in task.tests)
+    assert ("Reward" in text and "for passing" in text) or "for failing" in text
+
+
+def test_a_message_keeps_every_character_and_hidden_ones_are_marked(page: httpx.Client) -> None:
+    message = "f(n)\u200b <b>\n\tx & \u202e'\""
+    reply = page.post("/playground", data={"message": message, "run": ""})
+    assert Field(reply.text).value.removeprefix("\n") == message
+    assert (
+        "U+202E" in reply.text
+        and "ZWSP" in reply.text
+        and "<b>"
+        not in reply.text.replace("<b>Decoder", "")
+        .replace("<b>decoder</b>", "")
+        .replace("<b>sandbox</b>", "")
+    )
+
+
+def test_without_services_the_message_stays_and_the_page_says_how_to_start_them(
+    serve: Serve, runs: Path
+) -> None:
+    reply = serve(runs, deadline_s=1.0).post("/playground", data={"message": MESSAGE, "run": NAME})
+    text = said(reply)
+    assert reply.status_code == 503
+    assert "psuedoptimal serve decoder" in text and "not reachable" in text
+    assert Field(reply.text).value.strip("\n") == MESSAGE
+    assert "tokens × log2" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"message": ""}, "the message is empty"),
+        ({"message": "x", "tests": "assert f(1 ==\n2"}, "tests, line 1"),
+        ({"message": "x", "task": "no/such"}, "has no such task"),
+        ({"message": "", "by": "student"}, "needs a task"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_answer(page: httpx.Client, form: dict[str, str], words: str) -> None:
+    reply = page.post("/playground", data={"run": "", **form})
+    assert reply.status_code in (404, 422) and words in said(reply)
+
+
+def test_what_is_no_form_is_refused(page: httpx.Client) -> None:
+    accept = {"Accept": "application/json"}
+    assert page.post("/playground", json={"message": "x"}, headers=accept).status_code == 422
+    form = {"Content-Type": "application/x-www-form-urlencoded", **accept}
+    assert page.post("/playground", content=b"message=%ff", headers=form).status_code == 422
+    assert page.post("/playground", content="message=é".encode(), headers=form).status_code == 422
+    assert page.post("/playground", content=b"a=1&" * 50, headers=form).status_code == 422
+    assert page.post("/playground", content=b"message=" + b"x" * 3_000_000, headers=form).status_code == 413
+
+
+def test_the_form_remembers_what_it_is_asked_for_and_sends_nothing(page: httpx.Client) -> None:
+    reply = page.get("/playground", params={"run": NAME, "message": MESSAGE})
+    assert Field(reply.text).value.strip("\n") == MESSAGE
+    assert f'<option value="{NAME}" selected>' in reply.text
+    assert "exactly what the decoder is sent" in said(reply)
+
+
+def test_statements_are_taken_apart_as_the_judge_wants_them() -> None:
+    assert statements("assert f(1) == 2\n\nassert f([\n 1,\n]) == 3  # why\n") == [
+        "assert f(1) == 2",
+        "assert f([\n 1,\n]) == 3",
+    ]
+    assert statements("") == []
+    for wrong in ("assert (", "a\x00b", "(" * 5000):
+        with pytest.raises(InvalidRequest, match="tests"):
+            statements(wrong)
+
+
+# --- trainer.measure.ask -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("passed", [True, False])
+@pytest.mark.parametrize("kind", ["ratio", "log_ratio", "lagrangian", "relative"])
+def test_what_a_message_earns_is_what_training_pays(trained: Path, kind: Any, passed: bool) -> None:
+    config = ask.config_of(trained).model_copy(update={"reward": kind})
+    found = ask.earned(config, passed=passed, tokens=10, reference_tokens=40, multiplier=3.5)
+    assert found.reward == pytest.approx(float(score(config, Judged([passed], [10], [40]), 3.5)[0]))
+    assert found.how
+
+
+def test_by_hand_the_rewards_are_these(trained: Path) -> None:
+    """ratio: 10 x 40 / 10; log_ratio: 1 + 0.5 x log4(4); lagrangian: 3.5 - 10 / 40; relative: alone, 3.5."""
+    for kind, wanted in (("ratio", 40.0), ("log_ratio", 1.5), ("lagrangian", 3.25), ("relative", 3.5)):
+        config = ask.config_of(trained).model_copy(update={"reward": kind})
+        found = ask.earned(config, passed=True, tokens=10, reference_tokens=40, multiplier=3.5)
+        assert found.reward == pytest.approx(wanted), kind
+
+
+def test_no_task_is_fetched_from_a_hub(trained: Path) -> None:
+    config = ask.config_of(trained).model_copy(update={"dataset": "mbpp"})
+    with pytest.raises(ConfigError, match="hub"):
+        ask.tasks_of(config)
+
+
+def test_pieces_of_a_message_make_up_the_message(trained: Path) -> None:
+    words = ask.words_of(trained, ask.config_of(trained))
+    assert "".join(words.pieces(MESSAGE)).replace(" ", "") == MESSAGE.replace(" ", "")
+    assert len(words.pieces(MESSAGE)) == words.count(MESSAGE)
+    assert words.pieces("total nums")[0] == "total"
+    assert words.bits(1) == pytest.approx(9.19, abs=0.01)  # log2 of 586
