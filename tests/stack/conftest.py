@@ -17,7 +17,12 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = {"decoder": "DECODER_PORT", "sandbox": "SANDBOX_PORT", "prometheus": "PROMETHEUS_PORT"}
+PORTS = {
+    "decoder": "DECODER_PORT",
+    "sandbox": "SANDBOX_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "tensorboard": "TENSORBOARD_PORT",
+}
 
 
 class Stack:

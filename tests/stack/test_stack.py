@@ -28,7 +28,7 @@ JOB = {"program": "def f(n): return n * 2", "tests": ["assert f(2) == 4"]}
 
 def test_docker_compose_up_ends_with_a_finished_run_and_its_report(built: Stack, tmp_path: Path) -> None:
     started = time.monotonic()
-    built.compose("up", "--exit-code-from", "trainer", timeout_s=900)
+    built.compose("up", "--exit-code-from", "trainer", timeout_s=1500)
     print(f"\nstack: docker compose up ended after {time.monotonic() - started:.0f} s")
     built.compose("cp", "trainer:/lab/runs", str(tmp_path / "runs"))
     (run,) = (tmp_path / "runs").glob("demo-*-seed1")
@@ -228,6 +228,19 @@ def test_every_panel_of_the_dashboard_shows_something(stack: Stack) -> None:
     }  # fmt: skip
     assert empty == []
     assert stack.wait_end(trainer) == 0
+    stack.compose("--profile", "tensorboard", "up", "--detach", "--no-deps", "tensorboard")
+    assert "TensorBoard" in page(f"http://127.0.0.1:{stack.ports['tensorboard']}")
+
+
+def page(url: str, timeout_s: float = 90) -> str:
+    """A page, as soon as somebody serves it."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return httpx.get(url, trust_env=False, timeout=30).text
+        except httpx.TransportError as error:
+            assert time.monotonic() < end, error
+            time.sleep(1)
 
 
 def test_models_come_through_one_container_and_are_read_without_a_way_out(
