@@ -77,11 +77,6 @@ class Stack:
         assert isinstance(found, dict)
         return found
 
-    @property
-    def engine(self) -> int:
-        """The engine's major version."""
-        return int(self.docker("version", "--format", "{{.Server.Version}}").split(".")[0])
-
     def addresses(self, container: str) -> list[str]:
         """A container's addresses in its networks."""
         return [each["IPAddress"] for each in self.inspect(container)["NetworkSettings"]["Networks"].values()]
