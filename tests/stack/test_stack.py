@@ -81,11 +81,8 @@ def test_nothing_is_found_from_inside_a_service(stack: Stack, room: str) -> None
         out += [f"{address}:{port}" for address in stack.addresses(container)]
     (own,) = stack.containers(f"{room}-service")
     with socket.create_server(("", 0)) as listener:
-        machine = [
-            f"{address}:{listener.getsockname()[1]}" for address in (own_address(), *stack.gateways(own))
-        ]
-        # Before version 28 the engine leaves an inner network's bridge an address of this machine.
-        out += machine if stack.engine >= 28 else []
+        machine = (own_address(), *stack.gateways(own))
+        out += [f"{address}:{listener.getsockname()[1]}" for address in machine]
         said = stack.compose("exec", "-T", f"{room}-service", "python", "-", *out, stdin=INSIDE.read_text())
     assert said.splitlines() == []
 
