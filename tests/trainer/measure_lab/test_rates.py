@@ -41,6 +41,13 @@ def test_one_runs_point_is_its_mean_with_wilsons_interval() -> None:
     assert found.tokens is not None and found.tokens.value == 1.5
 
 
+def test_no_chance_seen_is_not_no_chance() -> None:
+    # Two runs that pass all of ten tasks: a bootstrap would say that nothing else can happen.
+    found = point_of([series("s", [1.0] * 10, [True] * 10, run=run) for run in "ab"]).pass_rate
+    assert found.value == 1 and found.low == pytest.approx(0.7225, abs=1e-3)
+    assert point_of([series("total", [5.0], [True])]).pass_rate == (1, 1, 1)
+
+
 def test_seeds_widen_the_interval_beyond_that_of_the_tasks() -> None:
     chance = random.Random(0)
     noise = [chance.gauss(0, 1) for _ in range(200)]

@@ -23,6 +23,8 @@ from trainer.measure.tables import finite
 
 CHANNELS = ("text", "program", "latent")
 SHARE = 0.95
+# How messages that were cut short are called, see `rates_read`.
+CUT = ", first "
 # The sender that says everything, by channel: what a front is measured against. Blind latents are about the
 # text channel's tasks.
 VERBOSE = {
@@ -33,7 +35,10 @@ CODES = {
     "tokens": "tokens × log2 V", "entropy": "entropy-coded", "prefix": "prefix code", "gzip": "gzip",
     "vectors": "K × D × bits",
 }  # fmt: skip
-COLUMNS = ("channel", "sender", "code", "runs", "n", "bits/message", "95 %", "pass rate", "95 %", "tokens")
+COLUMNS = (
+    "channel", "sender", "runs", "n", "pass rate", "95 %", "tokens", "bits", "95 %", "counted as",
+    "entropy-coded bits", "95 %",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,12 @@ def _same_tasks(series: Sequence[Series]) -> None:
 
 
 def _once(group: Sequence[Series]) -> list[Series]:
-    """Return a group with one series of each run; a sender that learned nothing is the same in every run."""
-    if group[0].kind in ("student", "control") or group[0].name.startswith("student"):
+    """Return a group with one series of each run, or with one where every run has the same one.
+
+    A sender that learned nothing says the same in every run, unless it is cut to what the student takes.
+    """
+    first = group[0]
+    if first.kind == "student" or first.name.startswith("student") or first.name.endswith("truncated"):
         return list(group)
     return [group[0]]
 
@@ -172,14 +181,20 @@ def _notes(groups: Sequence[Sequence[Series]]) -> list[str]:
 
 
 def as_rows(found: Comparison) -> list[list[str]]:
-    """Return the table of the points as cells, the head first."""
+    """Return the table of the points as cells, the head first; messages cut short are left to the figure."""
     rows = [list(COLUMNS)]
+    coded = {(p.channel, p.name, p.runs, p.n): p for p in found.points if p.code == "entropy"}
     for p in found.points:
-        # The passes are the same in either code.
-        tokens = "–" if p.tokens is None else f"{p.tokens.value:.1f}"
+        if p.code == "entropy" or CUT in p.name:
+            continue
+        short = coded.get((p.channel, p.name, p.runs, p.n))
         rows.append([
-            p.channel, p.name, CODES.get(p.code, p.code), str(p.runs), str(p.n), f"{p.bits.value:.1f}",
-            _range(p.bits, 1), f"{p.pass_rate.value:.3f}", _range(p.pass_rate, 2), tokens,
+            p.channel, p.name, str(p.runs), str(p.n) if p.n > 1 else "–",
+            f"{p.pass_rate.value:.3f}", _range(p.pass_rate, 2),
+            "–" if p.tokens is None else f"{p.tokens.value:.1f}", f"{p.bits.value:.1f}",
+            _range(p.bits, 1), CODES.get(p.code, p.code), *(
+                (f"{short.bits.value:.1f}", _range(short.bits, 1)) if short else ("–", "–")
+            ),
         ])  # fmt: skip
     return rows
 
@@ -200,7 +215,8 @@ def front_rows(found: Comparison) -> list[list[str]]:
 
 
 def _range(found: Interval, digits: int) -> str:
-    return f"{found.low:.{digits}f}–{found.high:.{digits}f}"
+    """Return an interval; a dash for a figure that has none."""
+    return "–" if found.low == found.high else f"{found.low:.{digits}f}–{found.high:.{digits}f}"
 
 
 def as_text(found: Comparison) -> str:
@@ -230,7 +246,10 @@ def figure(found: Comparison, *, standalone: bool = True) -> str:
     several = len({p.channel for p in found.points}) > 1
     dots = []
     for p in found.points:
-        if p.kind == "control" or "truncated" in p.name or ", first " in p.name:
+        if p.kind == "control" or "truncated" in p.name or CUT in p.name:
+            continue
+        # One text twice over: in bits of a code, the untrained student's is as good as the reference itself.
+        if p.code == "entropy" and p.kind != "student" and p.name != "reference":
             continue
         learned = p.kind in ("student", "untrained")
         name = p.name if not several or p.kind in ("reference", "baseline") else f"{p.channel}: {p.name}"
@@ -248,9 +267,7 @@ def figure(found: Comparison, *, standalone: bool = True) -> str:
         for channel, run, points in found.paths
     ]
     for f in found.fronts:
-        cuts = [
-            p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and ", first " in p.name
-        ]
+        cuts = [p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and CUT in p.name]
         ends = [p for p in found.points if (p.channel, p.code, p.kind) == (f.channel, f.code, "student")]
         if cuts and ends and f.code == "tokens":
             curve = sorted((p.bits.value, p.pass_rate.value) for p in (*cuts, ends[0]))

@@ -165,17 +165,27 @@ def interval(value: float, draws: Any) -> Interval:
 
 
 def point_of(group: Sequence[Series]) -> Point:
-    """Return a group's point. One run's pass rate gets Wilson's interval, which a rate of 1 needs."""
+    """Return a group's point.
+
+    Where a bootstrap of verdicts sees no chance at all (one run; every task alike in all of them), the pass
+    rate gets Wilson's interval. A series of one value is a total that somebody else measured, without one.
+    """
     draws, first = resampled(group), group[0]
+    n = len(first.bits)
     bits = float(np.mean([one.bits for one in group]))
     rate = float(np.mean([one.passed for one in group]))
-    passes = wilson(sum(first.passed), len(first.passed)) if len(group) == 1 else interval(rate, draws.passed)
+    if n == 1:
+        passes = Interval(rate, rate, rate)
+    elif len(group) == 1 or rate in (0.0, 1.0):
+        passes = wilson(round(rate * n), n)
+    else:
+        passes = interval(rate, draws.passed)
     tokens = None
     if draws.tokens is not None:
         tokens = interval(float(np.mean([one.tokens for one in group])), draws.tokens)
     return Point(
         first.channel, label(first), first.code, first.kind, interval(bits, draws.bits), passes, tokens,
-        len(group), len(first.bits),
+        len(group), n,
     )  # fmt: skip
 
 
