@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## train the starter's student through the real servic
 test: $(VENV)/.installed  ## every test that needs no GPU, no Docker, no gVisor and no network
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not docker and not gvisor and not network"
 
-test-fast: $(VENV)/.installed  ## the tests that take under a minute in all
+test-fast: $(VENV)/.installed  ## the same without those that are marked slow
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not docker and not gvisor and not network"
 
 test-slow: $(VENV)/.installed  ## the tests that need runsc or a Docker engine: both are installed and started where absent (root)
@@ -29,7 +29,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-starter: $(VENV)/.installed  ## train the committed starter weights again, from scratch (under 20 minutes on two cores)
+starter: $(VENV)/.installed  ## train the committed starter weights again, from scratch (about half an hour)
 	$(BIN)/python -m trainer.starter.build
 
 clean:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import random
+import re
 from pathlib import Path
 
 import pytest
 
+from trainer.cli_demo import add_arguments
+from trainer.config import load_yaml
 from trainer.starter.build import GENERATOR_DIR, STUDENT_DIR
+from trainer.starter.card import write_card
 from trainer.starter.shorthand import shorten, tokenize_marked
 from trainer.tasks.starter import SPLITS, Composition, compositions, generate, make_task, plain, starter_tasks
 
@@ -117,3 +122,24 @@ def test_the_committed_weights_load_with_the_auto_classes(tokenizer):
         model = AutoModelForCausalLM.from_pretrained(folder)
         assert model.config.vocab_size == len(tokenizer)
         assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("folder", ["decoder-service/starter", "trainer/starter"])
+def test_the_model_cards_name_files_that_are_there_and_are_what_the_recipe_writes(
+    repo: Path, folder: str, tmp_path: Path
+) -> None:
+    card = (repo / folder / "README.md").read_text(encoding="utf-8")
+    named = [word for word in re.findall(r"`([^`]*)`", card) if "/" in word]
+    assert named and all((repo / word).is_file() for word in named)
+    table = dict(re.findall(r"\| (\w+) \| ([\d.]+) \|", card))
+    what = "generator" if folder.startswith("decoder") else "student"
+    recipe = {key: value for key, value in table.items() if key != "seed"}
+    write_card(what, recipe, {}, int(table["seed"]), tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card
+
+
+@pytest.mark.parametrize("name", ["starter-text.yaml", "starter-program.yaml"])
+def test_the_demos_configurations_have_the_seed_the_demo_has(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert str(load_yaml(Path(name))["seed"]) == parser.get_default("seeds")

@@ -145,7 +145,7 @@ def _opened(
 def as_text(summary: dict[str, Any]) -> str:
     """Return a summary for a person."""
     held, before, truth = summary["heldout"], summary["untrained"], summary["ground_truth"]
-    lines = [f"{'held-out, greedy':<24}{'solved':>8}{'bits/seq':>10}{'rate':>8}"]
+    lines = [f"{'test split, greedy':<24}{'solved':>8}{'bits/seq':>10}{'rate':>8}"]
     for name, row in (("before", before), ("after", held)):
         lines.append(
             f"{name:<24}{row['accuracy']:>8.3f}{row['bits_per_sequence']:>10.1f}{row['compression_rate']:>8.3f}"

@@ -201,7 +201,7 @@ class Output(Section):
     logging_steps: int = Field(10, ge=1, description="steps between two live lines")
     example_steps: int = Field(50, ge=1, description="steps between two printed sets of examples")
     examples: int = Field(2, ge=0, le=20, description="examples in a set")
-    eval_steps: int = Field(50, ge=1, description="steps between two held-out evaluations")
+    eval_steps: int = Field(50, ge=1, description="steps between two evaluations on the validation tasks")
     save_steps: int = Field(50, ge=1, description="steps between two checkpoints")
     save_total_limit: int = Field(
         2, ge=2, description="checkpoints kept; 2 so that one is whole while one is written"

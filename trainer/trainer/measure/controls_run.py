@@ -29,7 +29,7 @@ from trainer.tasks.sources import SPLITS, load_tasks
 EXAMPLE = """examples, after `psuedoptimal demo`:
   psuedoptimal controls runs/demo-*-seed1
   psuedoptimal controls runs/demo-*-seed1 --only phrasebook --json
-  python -m trainer.starter.build --only second --seed 2 --second-out second-generator    # some 20 minutes
+  python -m trainer.starter.build --only second --seed 2 --second-out second-generator    # half an hour
   psuedoptimal controls runs/demo-*-seed1 --other-decoder second-generator
 """
 PARTS = ("names", "tests", "prefixes", "interventions", "transfer", "phrasebook")

@@ -81,7 +81,7 @@ def progress_section(runs: Sequence[RunFolder]) -> str:
     names = [(run.name, colour_of(i), "") for i, run in enumerate(runs)] if many else []
     lead = (
         "Training messages are sampled: each step is the faint line, its moving mean the strong one. "
-        "Ringed points are greedy messages on held-out tasks."
+        "Ringed points are greedy messages on the validation tasks, which choose the checkpoint."
     )
     return section("Over the steps", lead, grid(cards) + legend(names))
 
@@ -97,7 +97,7 @@ def _lines(
             lines.append(Line(f"{run.name}: each step", points, colour, "faint"))
         lines.append(Line(run.name, smoothed(points, len(points) // 20), colour))
     if greedy:
-        lines.append(Line(f"{run.name}: held-out", greedy, colour if many else 1, "dash", dots=True))
+        lines.append(Line(f"{run.name}: validation", greedy, colour if many else 1, "dash", dots=True))
     return lines
 
 

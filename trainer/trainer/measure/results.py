@@ -69,7 +69,8 @@ def figures_section(runs: Sequence[RunFolder]) -> str:
     ):
         if ratio is not None:
             cards.append(_figure(_said(ratio), name, f"{spread}: {ratio.low:.2f} to {ratio.high:.2f}"))
-    more = f"median of {len(runs)} runs" if several else "greedy, never trained on"
+    split = runs[0].evaluation.get("tasks", {}).get("split") or "test"
+    more = f"{split} split, median of {len(runs)} runs" if several else f"{split} split, greedy"
     cards.append(_figure(str(student.n), "held-out tasks", more))
     return f'<div class="figures">{"".join(cards)}</div>'
 

@@ -26,9 +26,9 @@ a CPU to write a program of the sequence DSL for a sequence of bytes.
 
 **Made by** `python -m trainer.starter.sequences_build --seed {seed}`; nothing else went into it.
 
-**Data**: pairs drawn by `trainer/tasks/sequences.py`, train split only, each drawn anew: the runs of a
-sequence (`channels/program/notation.py`) -> its program, as the generator wrote it or shortened. No reward
-was ever seen: this is the starting point that figures are compared with.
+**Data**: pairs drawn by `trainer/trainer/tasks/sequences.py`, train split only, each drawn anew: the runs of
+a sequence (`trainer/trainer/channels/program/notation.py`) -> its program, as the generator wrote it or
+shortened. No reward was ever seen: this is the starting point that figures are compared with.
 
 | setting or figure | value |
 |---|---|

@@ -85,6 +85,6 @@ class HeldOutSequences(HeldOutCallback):
         run.append("heldout.jsonl", found.rows)
         run.append("evaluations.jsonl", [new._asdict()])
         say(
-            f"held-out at step {new.step}: solved {new.accuracy:.3f}  rate {new.compression_rate:.3f}  "
+            f"validation at step {new.step}: solved {new.accuracy:.3f}  rate {new.compression_rate:.3f}  "
             f"bits {new.bits_per_sequence:.1f}" + ("  (best)" if best else "")
         )

@@ -98,6 +98,6 @@ class HeldOutTasks(HeldOutCallback):
         run.append("heldout.jsonl", [{"step": new.step, **record._asdict()} for record in found.records])
         run.append("evaluations.jsonl", [new._asdict()])
         say(
-            f"held-out at step {new.step}: pass {new.pass_rate:.3f}  tokens {new.tokens:.1f}"
+            f"validation at step {new.step}: pass {new.pass_rate:.3f}  tokens {new.tokens:.1f}"
             + ("  (best)" if best else "")
         )
