@@ -20,9 +20,9 @@ from trainer.supervise import Service
 
 NAME = "trained"
 TRAIN = [
-    "train", "text", "--config", "starter-text.yaml", "--name", NAME, "--max-steps", "6", "--eval-steps", "2",
-    "--save-steps", "3", "--batch-size", "16", "--train-tasks", "40", "--validation-tasks", "6",
-    "--heldout-tasks", "6", "--logging-steps", "1",
+    "train", "text", "--config", "starter-text.yaml", "--name", NAME, "--max-steps", "4", "--eval-steps", "2",
+    "--save-steps", "4", "--batch-size", "8", "--train-tasks", "40", "--validation-tasks", "6",
+    "--heldout-tasks", "4", "--logging-steps", "1",
 ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A text run of six steps that was evaluated. Made once, whichever process of the tests comes first."""
+    """A text run of four steps that was evaluated. Made once, whichever process of the tests comes first."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "playground-runs"
     shared.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
             rooms = request.getfixturevalue("rooms")
             urls = ["--decoder-url", rooms.decoder, "--sandbox-url", rooms.sandbox]
             psuedoptimal(*TRAIN, "--runs", str(shared), *urls)
-            psuedoptimal("evaluate", str(shared / NAME), "--n", "6", *urls)
+            psuedoptimal("evaluate", str(shared / NAME), "--n", "4", *urls)
     return shared / NAME
 
 
