@@ -88,3 +88,20 @@ def test_a_stack_of_shares_reaches_the_top() -> None:
     )
     ET.fromstring(drawn)
     assert f"{Frame.top:.1f}" in drawn
+
+
+def test_what_has_no_tokens_stands_beside_the_logarithmic_axis_over_a_nought() -> None:
+    import re
+
+    def at(drawn: str, name: str) -> float:
+        return float(re.search(rf'cx="([\d.]+)"[^>]*><title>{name}:', drawn)[1])
+
+    dots = [Dot("five", 5, 0.5, 0), Dot("fifty", 50, 0.5, 1)]
+    plain = tradeoff(dots, title="t")
+    broken = tradeoff([*dots, Dot("empty", 0, 0.0, 8)], title="t")
+    noughts = re.findall(r'class="tick" x="([\d.]+)" y="[\d.]+" text-anchor="middle">0<', broken)
+    assert [float(x) for x in noughts] == [at(broken, "empty")]
+    lowest = min(float(x) for x in re.findall(r'<line class="axis" x1="([\d.]+)" x2="\1"', broken))
+    breaks = [float(x) for x in re.findall(r'<path class="axis" d="M([\d.]+)', broken)]
+    assert Frame.left < at(broken, "empty") < min(breaks) < max(breaks) < lowest < at(broken, "fifty")
+    assert at(plain, "five") < at(broken, "five") and '<path class="axis"' not in plain

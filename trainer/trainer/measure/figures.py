@@ -12,6 +12,8 @@ from trainer.measure.plot import Dot, Frame, Layer, Line, Point, number, span
 
 # Width of a character of the 12 px label in a wide font (DejaVu Sans): labels may be narrower, never wider.
 CHARACTER = 7.2
+# Of the width: room beside the logarithmic axis for what has no tokens.
+ZERO_SHARE = 0.06
 
 
 class Box(NamedTuple):
@@ -116,12 +118,15 @@ def tradeoff(
 ) -> str:
     """Return pass rate against tokens: labelled dots with their intervals, and the way a student took.
 
-    Dots without tokens (the empty message) have no place on a logarithmic axis and stand at its left edge.
+    Dots without tokens (the empty message) have no place on a logarithmic axis: they stand left of it, over a
+    0 of their own, with a break in the axis between.
     """
     xs = [d.x for d in dots if d.x > 0] + [x for line in paths for x, _ in line.points if x > 0]
     if not xs:
         return ""
-    low, high = min(xs) / 1.35, max(xs) * 1.25
+    first, high = min(xs) / 1.35, max(xs) * 1.25
+    zero = any(d.x <= 0 for d in dots)
+    low = first / (high / first) ** ZERO_SHARE if zero else first
     frame = Frame(
         (low, high),
         (-0.03, 1.04),
@@ -132,17 +137,20 @@ def tradeoff(
         height,
         log_x=True,
         percent=True,
+        ticks_from=first,
     )
     frame.axes()
+    if zero:
+        _break(frame, first)
     for line in paths:
         frame.polyline(line)
-    places = [(frame.x(max(d.x, low)), frame.y(d.y)) for d in dots]
+    places = [(frame.x(d.x) if d.x > 0 else _zero(frame, first), frame.y(d.y)) for d in dots]
     drawn = {Box(x - 6, y - 6, x + 6, y + 6) for x, y in places}
     drawn |= {Box(x - 2, y - 2, x + 2, y + 2) for line in paths for x, y in _pixels(frame, line)}
     labels: list[str] = []
     names: list[Box] = []
     for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: not pair[0].big):
-        _whiskers(frame, dot, low)
+        _whiskers(frame, dot, x, low)
         shape, size = ("ring" if dot.hollow else "dot"), (7 if dot.big else 5)
         hint = f"{dot.name}: {dot.y * 100:.1f} % at {number(round(dot.x, 2))} {unit}. {dot.detail}"
         frame.add(
@@ -164,9 +172,24 @@ def _pixels(frame: Frame, line: Line) -> list[Point]:
     return found
 
 
-def _whiskers(frame: Frame, dot: Dot, low: float) -> None:
+def _zero(frame: Frame, first: float) -> float:
+    """Return the horizontal place of dots without tokens."""
+    return (frame.left + frame.x(first)) / 2
+
+
+def _break(frame: Frame, first: float) -> None:
+    """Draw the 0 beside a logarithmic axis that begins at `first`, and the break between the two."""
+    base, x = frame.height - frame.bottom, frame.x(first)
+    frame.add(
+        f'<text class="tick" x="{_zero(frame, first):.1f}" y="{base + 17}" text-anchor="middle">0</text>'
+    )
+    frame.add(f'<path class="axis" d="M{x - 5:.1f} {base + 5}L{x - 1:.1f} {base - 5}"/>')
+    frame.add(f'<path class="axis" d="M{x:.1f} {base + 5}L{x + 4:.1f} {base - 5}"/>')
+
+
+def _whiskers(frame: Frame, dot: Dot, x: float, low: float) -> None:
     """Draw a dot's two intervals."""
-    x, y = frame.x(max(dot.x, low)), frame.y(dot.y)
+    y = frame.y(dot.y)
     if dot.y_range:
         top, bottom = frame.y(dot.y_range[1]), frame.y(dot.y_range[0])
         frame.add(f'<path class="whisker k{dot.colour}" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>')

@@ -72,7 +72,10 @@ class Layer:
 
 @dataclass
 class Frame:
-    """The rectangle data is drawn in, and what maps data to it. Ranges are in data units."""
+    """The rectangle data is drawn in, and what maps data to it. Ranges are in data units.
+
+    ticks_from  the horizontal axis has no ticks below this
+    """
 
     x_range: Point
     y_range: Point
@@ -83,6 +86,7 @@ class Frame:
     height: float = 300
     log_x: bool = False
     percent: bool = False
+    ticks_from: float = 0.0
     parts: list[str] = field(default_factory=list)
 
     left, right, top, bottom = 62.0, 16.0, 14.0, 44.0
@@ -117,7 +121,11 @@ class Frame:
             self.add(
                 f'<text class="tick" x="{self.left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
             )
-        for value in log_ticks(*self.x_range) if self.log_x else ticks(*self.x_range, 6):
+        for value in (
+            log_ticks(max(self.x_range[0], self.ticks_from), self.x_range[1])
+            if self.log_x
+            else ticks(*self.x_range, 6)
+        ):
             x = self.x(value)
             self.add(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>')
             self.add(

@@ -10,7 +10,8 @@ _WHAT = {
         "the frozen generator of Psuedoptimal's starter world",
         "decode complete, abbreviated and damaged code back to the complete code",
         "structured shorthand of a reference (`trainer/trainer/starter/shorthand.py`) -> the reference. A "
-        "tenth of the examples are complete code; of the others a random share of the redundant tokens is dropped, "
+        "tenth of the examples are complete code; of the others a random share of the redundant tokens is "
+        "dropped, "
         "signs and line breaks first, then keywords, then variables. At least one token of each group that "
         "carries meaning (name, source, filter, map, reduction, constants) is always left.",
     ),
