@@ -11,6 +11,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -113,13 +114,26 @@ def processes() -> Iterator[str]:
 
 
 def network() -> Iterator[str]:
-    for address in (*METADATA, *sys.argv[1:]):
-        host, port = address.rsplit(":", 1)
-        with suppress(OSError):
-            socket.create_connection((host, int(port)), 2).close()
-            yield f"reached {address}"
-    with suppress(OSError):
-        yield f"a name of the outside: {socket.getaddrinfo('pypi.org', 443)[0][4]}"
+    # At a time: a name that nobody knows takes its ten seconds.
+    with ThreadPoolExecutor(64) as pool:
+        yield from filter(None, pool.map(reached, (*METADATA, *sys.argv[1:])))
+        yield from filter(None, pool.map(named, ("pypi.org", "deb.debian.org")))
+
+
+def reached(address: str) -> str:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+    except OSError:
+        return ""
+    return f"reached {address}"
+
+
+def named(name: str) -> str:
+    try:
+        return f"a name of the outside: {socket.getaddrinfo(name, 443)[0][4]}"
+    except OSError:
+        return ""
 
 
 if __name__ == "__main__":
