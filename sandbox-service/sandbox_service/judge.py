@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sandbox_service import scripts
+from sandbox_service import objects, scripts
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
 from sandbox_service.lint import planned
@@ -27,17 +27,8 @@ from sandbox_service.rpc_plan import NotRemote, Remote, remote
 from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
-from shared.wire import (
-    Assurance,
-    InputOutput,
-    JudgeJob,
-    Outcome,
-    PlanJob,
-    PlannedJob,
-    TestResult,
-    Usage,
-    Verdict,
-)
+from shared.wire import Assurance, InputOutput, JudgeJob, Outcome, TestResult, Usage, Verdict
+from shared.wire_plan import PlanJob, PlannedJob
 
 _CACHED_PLANS = 4096
 _CACHED_CHARACTERS = 50_000
@@ -79,6 +70,7 @@ class Plan:
     tests: tuple[Test, ...]
     run: Run
     io: tuple[InputOutput, ...] = ()
+    least: Assurance = "rpc"
 
     @property
     def runs(self) -> int:
@@ -137,7 +129,7 @@ class Judge:
                 hint="let at least one test call what is to be judged",
             )
         run = Run(job.program, job.setup, calls, job.limits, beside=beside, serves=bool(remote))
-        return Plan(tests, run, tuple(job.io))
+        return Plan(tests, run, tuple(job.io), min_assurance)
 
     def lint(self, job: PlanJob) -> PlannedJob:
         """Say how a task's tests would be judged. Never raises: what cannot be judged is an answer too."""
@@ -162,24 +154,43 @@ class Judge:
         raises  Broken when a worker fails: no verdict, never a failed one; InvalidRequest where a test
                 turns out to pass something to the program that cannot cross
         """
-        talks: list[Talk] = []
-
-        def talk() -> Talk:
-            talks.append(Talk(self.workers, plan.remote, plan.run.limits))
-            return talks[-1]
-
         parts = []
         if plan.tests:
-            try:
-                ended = await pool.run(plan.run, talk if plan.run.serves else no_talk)
-                remote = await talks[-1].finished() if talks else []
-            finally:
-                for one in talks:
-                    one.cancel()
-            parts.append(await self.verdict(plan, ended, pool.jail.name, remote))
+            ended, found = await self._run(plan.run, plan.remote, pool)
+            verdict = await self.verdict(plan, ended, pool.jail.name, found)
+            parts.append(await self._asked_again(plan, ended, verdict, pool))
         if plan.io:
             parts.append(await scripts.judge(plan.run, plan.io, pool))
         return parts[0] if len(parts) == 1 else scripts.joined(parts)
+
+    async def _run(
+        self, run: Run, tests: Sequence[Remote], pool: Pool
+    ) -> tuple[Ended, list[tuple[Finding, float]]]:
+        """Run a program and the tests in the judge that ask it; return also what those found."""
+        talks: list[Talk] = []
+
+        def talk() -> Talk:
+            talks.append(Talk(self.workers, tests, run.limits))
+            return talks[-1]
+
+        try:
+            ended = await pool.run(run, talk if run.serves else no_talk)
+            return ended, await talks[-1].finished() if talks else []
+        finally:
+            for one in talks:
+                one.cancel()
+
+    async def _asked_again(self, plan: Plan, ended: Ended, verdict: Verdict, pool: Pool) -> Verdict:
+        """Give tests that failed over an object without a value their second hearing; see `objects`."""
+        if plan.least == "value":
+            return verdict
+        shares = _shares(plan, ended.answers)
+        again = objects.to_ask_again(plan.tests, shares, verdict.tests, plan.run.setup)
+        if not again:
+            return verdict
+        run = replace(plan.run, calls=(), beside=(), serves=True)
+        ended, found = await self._run(run, tuple(again.values()), pool)
+        return objects.amended(verdict, tuple(again), found, ended)
 
     async def verdict(
         self, plan: Plan, ended: Ended, jail: str, remote: Sequence[tuple[Finding, float]] = ()
