@@ -22,15 +22,8 @@ from sandbox_service.settings import SandboxSettings
 from shared.errors import RoomError
 from shared.problems import problem_response
 from shared.service import cancelled_by_disconnect, create_service
-from shared.wire import (
-    Capabilities,
-    ExecuteReply,
-    ExecuteRequest,
-    JudgeReply,
-    JudgeRequest,
-    PlanReply,
-    PlanRequest,
-)
+from shared.wire import Capabilities, ExecuteReply, ExecuteRequest, JudgeReply, JudgeRequest
+from shared.wire_plan import PlanReply, PlanRequest
 
 VERSION = "0.1.0"
 NDJSON = "application/x-ndjson"

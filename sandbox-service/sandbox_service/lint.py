@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from sandbox_service.judge_worker import printable
 from sandbox_service.rpc_plan import Remote
 from sandbox_service.split import Refusal, Split
-from shared.wire import Assurance, PlannedJob, PlannedTest
+from shared.wire import Assurance
+from shared.wire_plan import PlannedJob, PlannedTest
 
 _WEAKEST_FIRST: tuple[Assurance, ...] = ("in_sandbox", "rpc", "value")
 _REASON_MAX = 400

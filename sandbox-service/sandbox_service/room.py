@@ -24,17 +24,8 @@ from sandbox_service.probes import broken_promises, probe
 from sandbox_service.run import Ended, Run
 from sandbox_service.settings import STRENGTH, SandboxSettings
 from shared.errors import RoomError, Unavailable
-from shared.wire import (
-    Capabilities,
-    ExecuteJob,
-    Execution,
-    JudgeRequest,
-    Limits,
-    PlanReply,
-    PlanRequest,
-    Probe,
-    Verdict,
-)
+from shared.wire import Capabilities, ExecuteJob, Execution, JudgeRequest, Limits, Probe, Verdict
+from shared.wire_plan import PlanReply, PlanRequest
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

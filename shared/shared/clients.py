@@ -31,10 +31,6 @@ from shared.wire import (
     JudgeReply,
     JudgeRequest,
     ModelCard,
-    PlanJob,
-    PlannedJob,
-    PlanReply,
-    PlanRequest,
     Program,
     PromptReply,
     TokenizeReply,
@@ -53,6 +49,7 @@ from shared.wire_latents import (
     LatentLossRequest,
     Turn,
 )
+from shared.wire_plan import PlanJob, PlannedJob, PlanReply, PlanRequest
 
 __all__ = ["DecoderClient", "SandboxClient", "run", "tagged"]
 
