@@ -28,7 +28,6 @@ from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
 from shared.wire import Assurance, InputOutput, JudgeJob, Outcome, TestResult, Usage, Verdict
-from shared.wire_plan import 
 from shared.wire_plan import PlanJob, PlannedJob
 
 _CACHED_PLANS = 4096
