@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 from typing_extensions import Self
 
 from shared.wire import Wire
@@ -29,7 +29,7 @@ class Tensor(Wire):
     """An array: `shape` outermost dimension first, `data` base64."""
 
     dtype: DType
-    shape: list[int] = Field(min_length=1, max_length=4)
+    shape: list[StrictInt] = Field(min_length=1, max_length=4)
     data: str = Field(max_length=MAX_BYTES * 4 // 3 + 4)
 
     @model_validator(mode="after")

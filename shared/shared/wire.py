@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 MAX_BATCH = 1000
 MAX_TEXT = 200_000
@@ -25,7 +33,16 @@ def _divides(temperature: float) -> float:
     return temperature
 
 
-Temperature = Annotated[float, Field(ge=0.0, le=5.0), AfterValidator(_divides)]
+def _a_number(given: object) -> object:
+    # Pydantic would take true for 1 and "5" for 5, which the schema does not allow.
+    if isinstance(given, bool | str):
+        raise ValueError("a number is wanted")
+    return given
+
+
+Whole = Annotated[int, BeforeValidator(_a_number)]
+Real = Annotated[float, BeforeValidator(_a_number)]
+Temperature = Annotated[Real, Field(ge=0.0, le=5.0), AfterValidator(_divides)]
 
 
 class Wire(BaseModel):
@@ -42,10 +59,10 @@ class DecodeRequest(Wire):
     parameters and the seed only, never on its neighbours in the batch."""
 
     messages: list[Text] = Field(min_length=1, max_length=MAX_BATCH, description="what the student sent")
-    max_new_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")
+    max_new_tokens: Whole = Field(512, ge=1, le=8192, description="tokens a program may have")
     temperature: Temperature = Field(0.0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling; 1 is off")
-    seed: int = Field(0, ge=0, lt=2**63, description="only used when temperature > 0")
+    top_p: Real = Field(1.0, gt=0.0, le=1.0, description="nucleus sampling; 1 is off")
+    seed: Whole = Field(0, ge=0, lt=2**63, description="only used when temperature > 0")
 
 
 class Program(Wire):
@@ -115,12 +132,12 @@ Assurance = Literal["value", "rpc", "in_sandbox"]
 class Limits(Wire):
     """What one program may use. CPU time decides; wall time is a generous backstop."""
 
-    cpu_s: float = Field(5.0, gt=0, le=60)
-    wall_s: float = Field(15.0, gt=0, le=180)
-    memory_mb: int = Field(512, ge=32, le=8192)
-    output_kb: int = Field(1024, ge=1, le=65536, description="stdout and stderr together")
-    file_mb: int = Field(16, ge=0, le=1024, description="size of any file it writes")
-    processes: int = Field(16, ge=1, le=256, description="processes and threads at a time")
+    cpu_s: Real = Field(5.0, gt=0, le=60)
+    wall_s: Real = Field(15.0, gt=0, le=180)
+    memory_mb: Whole = Field(512, ge=32, le=8192)
+    output_kb: Whole = Field(1024, ge=1, le=65536, description="stdout and stderr together")
+    file_mb: Whole = Field(16, ge=0, le=1024, description="size of any file it writes")
+    processes: Whole = Field(16, ge=1, le=256, description="processes and threads at a time")
 
 
 class InputOutput(Wire):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictInt, ValidationInfo, field_validator
 
 from shared.tensors import Tensor
-from shared.wire import MAX_BATCH, Program, Temperature, Text, Wire
+from shared.wire import MAX_BATCH, Program, Real, Temperature, Text, Whole, Wire
 
 MAX_LATENTS = 4096
 MAX_TURNS = 1000
@@ -63,13 +63,15 @@ class LatentLossRequest(Wire):
     bop: Vector | None = None
     eop: Vector | None = None
     data_latents: Latents | None = None
-    ce_weight: float = Field(1.0, ge=0, le=1e6)
-    kl_weight: float = Field(1.0, ge=0, le=1e6)
-    align_weight: float = Field(1.0, ge=0, le=1e6)
-    kl_temperature: float = Field(4.0, gt=0, le=100)
-    window: int = Field(64, ge=1, le=100_000, description="supervised tokens after the block in the KL term")
-    max_length: int | None = Field(None, ge=1, description="unset: what is too long is refused, not cut")
-    gradient: bool = Field(True, description="whether d(loss)/d(latents, bop, eop) is wanted")
+    ce_weight: Real = Field(1.0, ge=0, le=1e6)
+    kl_weight: Real = Field(1.0, ge=0, le=1e6)
+    align_weight: Real = Field(1.0, ge=0, le=1e6)
+    kl_temperature: Real = Field(4.0, gt=0, le=100)
+    window: Whole = Field(
+        64, ge=1, le=100_000, description="supervised tokens after the block in the KL term"
+    )
+    max_length: Whole | None = Field(None, ge=1, description="unset: what is too long is refused, not cut")
+    gradient: bool = Field(True, strict=True, description="whether d(loss)/d(latents, bop, eop) is wanted")
 
 
 class LossRow(Wire):
@@ -111,10 +113,10 @@ class LatentDecodeRequest(Wire):
     conversations: Conversations | None = Field(None, validate_default=True)
     bop: Vector | None = None
     eop: Vector | None = None
-    max_new_tokens: int = Field(512, ge=1, le=8192)
+    max_new_tokens: Whole = Field(512, ge=1, le=8192)
     temperature: Temperature = Field(0.0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    seed: int = Field(0, ge=0, lt=2**63)
+    top_p: Real = Field(1.0, gt=0.0, le=1.0)
+    seed: Whole = Field(0, ge=0, lt=2**63)
 
     @field_validator("conversations")
     @classmethod
@@ -149,11 +151,11 @@ class HiddenRequest(Wire):
     conversations: Conversations
     layout: Literal["plain", "chat"] = "plain"
     at: Literal["predicting", "token"] = "predicting"
-    max_new_tokens: int = Field(0, ge=0, le=8192)
+    max_new_tokens: Whole = Field(0, ge=0, le=8192)
     temperature: Temperature = Field(0.0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    seed: int = Field(0, ge=0, lt=2**63)
-    max_length: int | None = Field(None, ge=1)
+    top_p: Real = Field(1.0, gt=0.0, le=1.0)
+    seed: Whole = Field(0, ge=0, lt=2**63)
+    max_length: Whole | None = Field(None, ge=1)
     dtype: Literal["float16", "bfloat16", "float32"] = "float32"
 
 
@@ -168,7 +170,9 @@ class EmbedRequest(Wire):
     """POST /v1/latents/embed: one of texts and token_ids."""
 
     texts: list[Text] | None = Field(None, min_length=1, max_length=MAX_BATCH)
-    token_ids: list[list[int]] | None = Field(None, min_length=1, max_length=MAX_BATCH, validate_default=True)
+    token_ids: list[list[StrictInt]] | None = Field(
+        None, min_length=1, max_length=MAX_BATCH, validate_default=True
+    )
 
     @field_validator("token_ids")
     @classmethod

@@ -123,7 +123,7 @@ def test_what_all_prompts_begin_with_is_read_once(engine: HfEngine) -> None:
 
 def test_a_prompt_that_begins_otherwise_is_read_from_where_it_differs(engine: HfEngine) -> None:
     prompts = engine.prepare(["f x", "g y z"])
-    other = tuple([*prompts[0][:50], 17, *prompts[0][51:]])
+    other = (*prompts[0][:50], 17, *prompts[0][51:])
     assert Prefix(prompts[0][:200], ()).left_to_read([other]) == len(other) - 50
     assert Prefix(prompts[0], ()).left_to_read([prompts[0]]) == 1
     rows = [Row("other", other, 0), Row("g y z", prompts[1], 0), Row("cut", prompts[0][:20], 0)]
