@@ -40,6 +40,7 @@ VERBS = {
 CHANNELS = {
     ("demo", "program"): "trainer.cli_program_demo",
     ("train", "program"): "trainer.cli_program_train",
+    ("train", "latent"): "trainer.cli_latent_train",
     ("evaluate", "program"): "trainer.measure.programs_evaluate",
     ("report", "program"): "trainer.measure.programs_report",
 }

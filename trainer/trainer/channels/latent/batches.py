@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ class Contexts:
         self._config, self._tokenizer = config, tokenizer
         if config.student_layout == "chat" and tokenizer.chat_template is None:
             raise ConfigError(
-                f"student_layout='chat': {config.student_model_name_or_path!r} has no chat template; take plain"
+                f"student_layout='chat': {config.student_model_name_or_path!r} has no chat template; "
+                "take plain"
             )
         self.start_id: int | None = None
         if config.student_layout == "chat":
@@ -69,12 +71,19 @@ def told(conversation: Conversation, layout: str) -> list[Turn]:
     return list(conversation.turns)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A batch's conversations, in a form that transformers and accelerate hand on as it is."""
+
+    rows: list[Conversation]
+
+
 class Batch(NamedTuple):
-    """Contexts padded on the left [N, T], what the teacher reads [N], stored states [N, K, H] or None."""
+    """Contexts padded on the left [N, T], the conversations [N], stored states [N, K, H] or None."""
 
     input_ids: Tensor
     attention_mask: Tensor
-    conversations: list[Conversation]
+    conversations: Held
     data: Tensor | None
 
 
@@ -98,7 +107,7 @@ class Collator:
         if self._hidden is not None:
             states = [self._hidden.states(row.id, self._vectors, self._width) for row in rows]
             data = torch.stack([torch.from_numpy(each.copy()) for each in states])
-        return Batch(ids, mask, list(rows), data)
+        return Batch(ids, mask, Held(list(rows)), data)
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

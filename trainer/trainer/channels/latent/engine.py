@@ -1,0 +1,137 @@
+"""transformers' Trainer with the teacher's loss. Decodes nothing; the teacher is no module of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from shared.errors import NoAnswer
+from shared.wire_latents import LatentLossReply
+from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere
+from trainer.channels.latent.batches import told
+from trainer.channels.latent.student import Spoken
+from trainer.channels.latent.teacher import Teacher
+from trainer.channels.latent.vectors import teacher_loss, to_wire
+from trainer.config_latent import LatentConfig
+
+
+class LatentTrainer(Trainer):
+    """A Trainer whose loss comes from the frozen teacher, with its gradient.
+
+    replies    what the teacher said since the last step's end, this process's
+    teacher_s  seconds waited for it since then
+    """
+
+    recorder: StepRecorder
+
+    def __init__(self, *args: Any, config: LatentConfig, teacher: Teacher, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.config, self.teacher = config, teacher
+        self.replies: list[LatentLossReply] = []
+        self.evaluated: list[LatentLossReply] = []
+        self.teacher_s = self.sample_s = 0.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return Path(self.args.output_dir)
+
+    @property
+    def guided(self) -> float:
+        """What KL and alignment are multiplied by at this step."""
+        done = self.state.global_step / max(1, self.state.max_steps)
+        return {"constant": 1.0, "rise": done, "fall": 1.0 - done}[self.config.guide_schedule]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:  # fmt: skip
+        """Return the teacher's loss of a batch; its gradient flows into the student.
+
+        raises  Halted, on every rank, if any rank's teacher gives no answer
+        """
+        spoken: Spoken = model(inputs["input_ids"], inputs["attention_mask"], inputs["data"])
+        started, missing, reply = time.monotonic(), "", None
+        try:
+            reply = self._asked(spoken, inputs, gradient=torch.is_grad_enabled())
+        except NoAnswer as error:
+            missing = str(error)
+        if self.accelerator.num_processes > 1:
+            missing = next(filter(None, everywhere([missing])), "")
+        if missing or reply is None:
+            raise Halted(missing)
+        self.teacher_s += time.monotonic() - started
+        (self.replies if model.training else self.evaluated).append(reply)
+        if not torch.is_grad_enabled():
+            return torch.tensor(reply.loss, device=spoken.latents.device)
+        return teacher_loss(spoken.latents, spoken.bop, spoken.eop, reply)
+
+    def _asked(self, spoken: Spoken, inputs: dict[str, Any], *, gradient: bool) -> LatentLossReply:
+        config, guided = self.config, self.guided if gradient else 1.0
+        data = spoken.data_latents
+        return self.teacher.loss(
+            to_wire(spoken.latents.float()),
+            [told(row, config.layout) for row in inputs["conversations"].rows],
+            layout=config.layout, bop=to_wire(spoken.bop), eop=to_wire(spoken.eop),
+            data_latents=None if data is None else to_wire(data.float()),
+            ce_weight=config.ce_weight, kl_weight=guided * config.kl_weight,
+            align_weight=guided * config.align_weight, kl_temperature=config.kl_temperature,
+            window=config.window, max_length=config.model_max_length, gradient=gradient,
+        )  # fmt: skip
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> Any:
+        """Return the loss alone: there are no predictions to gather."""
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, and add the terms of the loss to the figures."""
+        self.evaluated = []
+        figures: dict[str, float] = super().evaluate(*args, **kwargs)
+        return figures
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's own figures, so that every tracker gets them."""
+        if "eval_loss" in logs:
+            logs.update({f"eval_{name}": value for name, value in terms(self.evaluated).items()})
+        elif "train_runtime" not in logs:
+            logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
+        super().log(logs, start_time)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: it would ask the hub and the trackers about the run."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        # The rows stand in the run's order already, the same after a resume.
+        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+    def save_last_step(self) -> None:
+        """Write the checkpoint that the end of the last step would have written, on every rank."""
+        self.recorder.chance.restore()
+        self._save_checkpoint(self.model_wrapped, None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+
+def terms(replies: list[LatentLossReply]) -> dict[str, float]:
+    """Return the mean of every term over a step's batches; a term that none has is absent."""
+    found: dict[str, float] = {}
+    for name in ("loss", "ce", "kl", "align"):
+        values = [value for reply in replies if (value := getattr(reply, name)) is not None]
+        if values:
+            found[name] = sum(values) / len(values)
+    found["window_tokens"] = sum(reply.window_tokens for reply in replies)
+    found["weighted_tokens"] = sum(reply.weighted or 0 for reply in replies)
+    found["cut_tokens"] = sum(row.cut for reply in replies for row in reply.rows)
+    return found
+
+
+__all__ = ["CheckpointCallback", "LatentTrainer", "terms"]
