@@ -204,8 +204,9 @@ def test_a_running_runs_page_follows_it_can_be_paused_and_hostile_text_stays_tex
         "outcome": "failed",
     }
     run.append("episodes.jsonl", [episode])
-    page.locator(".messages .hidden").first.wait_for()
-    assert "<script>window.hit=1</script>" in page.locator(".messages .said").first.inner_text()
+    said = page.locator(".messages .said").filter(has_text="<script>window.hit=1</script>")
+    said.wait_for()
+    assert "U+202E" in said.inner_text() and "\u202e" not in said.inner_text()
     assert page.locator(".messages img, .messages script").count() == 0
     page.get_by_role("button", name="Pause").click()
     run.append("metrics.jsonl", [{"step": 9, "pass_rate": 0.25, "verdict/passed": 1.0}])

@@ -167,7 +167,11 @@ def lock_held(lock: Path) -> bool:
 
 def channel_of(config: Row) -> str:
     """Return text, program or latent by the settings that only one of them has; empty for neither."""
-    for key, channel in (("length_penalty", "program"), ("target_pass_rate", "text"), ("latents", "latent")):
+    for key, channel in (
+        ("length_penalty", "program"),
+        ("target_pass_rate", "text"),
+        ("kl_temperature", "latent"),
+    ):
         if key in config:
             return channel
     return ""

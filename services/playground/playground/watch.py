@@ -43,11 +43,19 @@ CURVES = (
     Curve("Bits per program", "bits", ("program/bits",), "bits_per_program", 2, zero=True),
     Curve("Reward", "mean reward", REWARD, "reward", 3),
     Curve("Compression", "reference / message tokens", RATIO, "ratio", 6),
-    Curve("Loss", "loss", ("loss/total", "loss"), "loss", 4),
+    Curve("Loss", "loss", ("loss",), "loss", 4),
+    Curve("Cross-entropy", "nats a token", ("ce",), "ce", 0, zero=True),
+    Curve("KL", "nats a token", ("kl",), "kl", 2, zero=True),
+    Curve("Alignment", "1 − cosine", ("align",), "align", 3, zero=True),
 )  # fmt: skip
 MOST_CURVES = 4
 # Name, the key in metrics.jsonl, and colour of what takes a step's time.
-ROOMS = (("student writes", "sample", 0), ("decoder", "decode", 3), ("sandbox", "sandbox", 2))
+ROOMS = (
+    ("student writes", "sample", 0),
+    ("decoder", "decode", 3),
+    ("sandbox", "sandbox", 2),
+    ("teacher", "teacher", 3),
+)
 
 
 @dataclass(frozen=True)
