@@ -85,14 +85,18 @@ def write_program(folder: Path) -> Path:
 
 
 def write_latent(folder: Path, n: int = 30) -> Path:
-    """Blind messages of 4 vectors of 16 numbers of 8 bits, about the text channel's tasks."""
+    """Blind messages of 4 vectors of 16 numbers: whole, in 8 bits, in 4 bits, and none."""
     folder.mkdir()
-    senders = {"student": {"kind": "student", "passed": [True] * (n - 1) + [False]},
-               "none": {"kind": "control", "passed": [False] * n, "bits": [0] * n}}  # fmt: skip
-    tasks = {"sha256": f"{n}".ljust(64, "a"), "split": "test", "n": n}
-    evaluation = {"latent": {"vectors": 4, "width": 16, "bits": 8}, "tasks": tasks, "senders": senders}
-    (folder / "evaluation.json").write_text(json.dumps(evaluation))
-    (folder / "summary.json").write_text(json.dumps({"channel": "latent"}))
+    right = {"student": (2048, 30), "student int8": (576, 29), "student int4": (320, 20), "none": (0, 0)}
+    rows = [
+        {"name": name, "kind": "control" if name == "none" else "student", "bits": bits,
+         "passed": [i < passed for i in range(n)]}
+        for name, (bits, passed) in right.items()
+    ]  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    blind = {"student": 1.0, "none": 0.0, "mismatched": 0.1}
+    summary = {"channel": "latent", "heldout": {"n": n, "blind": blind}, "message": {"bits": 2048}}
+    (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "config.yaml").write_text("seed: 1\n")
     return folder
 
@@ -156,11 +160,18 @@ def test_programs_stand_beside_in_bits_of_their_code(tmp_path: Path) -> None:
 
 def test_vectors_stand_beside_at_all_their_bits(tmp_path: Path) -> None:
     found = found_of(write_text(tmp_path / "a", 1), write_latent(tmp_path / "l"))
-    student = next(p for p in found.points if p.channel == "latent" and p.kind == "student")
-    assert student.bits.value == 4 * 16 * 8 and student.pass_rate.value == pytest.approx(29 / 30)
+    bits = {p.name: p.bits.value for p in found.points if p.channel == "latent"}
+    assert bits == {"student": 2048, "student int8": 576, "student int4": 320, "none": 0}
     front = next(f for f in found.fronts if f.channel == "latent")
-    assert front.bits_at.value == 512 and front.verbose == "reference"
-    assert not [f for f in found_of(tmp_path / "l").fronts if f.channel == "latent"]
+    assert (front.bits_at.value, front.reached_by, front.limit) == (576, "student int8", 2048)
+    assert front.area.value == pytest.approx((256 * 20 + (2048 - 576) * 29) / 30 / 2048)
+
+
+def test_vectors_of_a_run_that_was_not_evaluated_are_those_of_its_summary(tmp_path: Path) -> None:
+    run = write_latent(tmp_path / "l")
+    (run / "evaluation.json").unlink()
+    rates = {p.name: (p.bits.value, p.pass_rate.value) for p in found_of(run).points}
+    assert rates == {"student": (2048, 1), "none": (0, 0), "mismatched": (2048, pytest.approx(0.1))}
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path, capsys: Any) -> None:

@@ -25,11 +25,11 @@ CHANNELS = ("text", "program", "latent")
 SHARE = 0.95
 # How messages that were cut short are called, see `rates_read`.
 CUT = ", first "
-# The sender that says everything, by channel: what a front is measured against. Blind latents are about the
-# text channel's tasks.
+# The sender that says everything, by channel: what a front is measured against. Of latents it is the
+# student's whole message in full precision.
 VERBOSE = {
     "text": ("reference", "tokens"), "program": ("literal program", "prefix"),
-    "latent": ("reference", "tokens"),
+    "latent": ("student", "vectors"),
 }  # fmt: skip
 CODES = {
     "tokens": "tokens × log2 V", "entropy": "entropy-coded", "prefix": "prefix code", "gzip": "gzip",
@@ -150,7 +150,7 @@ def _fronts(groups: Sequence[Sequence[Series]]) -> list[Front]:
         # Sending nothing is free: what it passes counts from no bits on.
         sent += [g for g in own if g[0].code == code and g[0].name in ("empty message", "none")]
         name, counted = VERBOSE[channel]
-        verbose = [g for g in groups if (g[0].name, g[0].code, g[0].tasks) == (name, counted, tasks)]
+        verbose = [g for g in own if (g[0].name, g[0].code) == (name, counted)]
         if verbose:
             fronts.append(front_of(sent, verbose[0], SHARE))
     return fronts
@@ -185,7 +185,7 @@ def as_rows(found: Comparison) -> list[list[str]]:
     rows = [list(COLUMNS)]
     coded = {(p.channel, p.name, p.runs, p.n): p for p in found.points if p.code == "entropy"}
     for p in found.points:
-        if p.code == "entropy" or CUT in p.name:
+        if p.code == "entropy" or _cut(p):
             continue
         short = coded.get((p.channel, p.name, p.runs, p.n))
         rows.append([
@@ -197,6 +197,11 @@ def as_rows(found: Comparison) -> list[list[str]]:
             ),
         ])  # fmt: skip
     return rows
+
+
+def _cut(point: Point) -> bool:
+    """Whether these are a text student's messages cut short, of which only the curve is shown."""
+    return point.channel == "text" and CUT in point.name
 
 
 def front_rows(found: Comparison) -> list[list[str]]:
@@ -244,9 +249,10 @@ def _aligned(rows: list[list[str]]) -> str:
 def figure(found: Comparison, *, standalone: bool = True) -> str:
     """Return the plot: pass rate against bits per message, the channels in colours, references in grey."""
     several = len({p.channel for p in found.points}) > 1
+    best = {f.reached_by for f in found.fronts} | {"student"}
     dots = []
     for p in found.points:
-        if p.kind == "control" or "truncated" in p.name or CUT in p.name:
+        if p.kind == "control" or "truncated" in p.name or _cut(p):
             continue
         # One text twice over: in bits of a code, the untrained student's is as good as the reference itself.
         if p.code == "entropy" and p.kind != "student" and p.name != "reference":
@@ -258,7 +264,8 @@ def figure(found: Comparison, *, standalone: bool = True) -> str:
                 f"{name}, {CODES.get(p.code, p.code)}" if p.code == "entropy" else name, p.bits.value,
                 p.pass_rate.value, CHANNELS.index(p.channel) if learned else 7,
                 (p.bits.low, p.bits.high), (p.pass_rate.low, p.pass_rate.high),
-                hollow=p.code == "entropy", big=p.kind == "student",
+                hollow=p.code == "entropy",
+                big=p.kind == "student" and (p.channel != "latent" or p.name in best),
                 detail=f"{p.runs} runs, {p.n} tasks",
             )
         )  # fmt: skip
@@ -267,7 +274,7 @@ def figure(found: Comparison, *, standalone: bool = True) -> str:
         for channel, run, points in found.paths
     ]
     for f in found.fronts:
-        cuts = [p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and CUT in p.name]
+        cuts = [p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and _cut(p)]
         ends = [p for p in found.points if (p.channel, p.code, p.kind) == (f.channel, f.code, "student")]
         if cuts and ends and f.code == "tokens":
             curve = sorted((p.bits.value, p.pass_rate.value) for p in (*cuts, ends[0]))

@@ -210,34 +210,54 @@ def _program_heldout(run: RunFolder) -> list[Series]:
 
 
 def latent_series(run: RunFolder) -> list[Series]:
-    """Return the blind decoder's tasks at K x D x bits a message.
+    """Return the blind decoder's tasks at the bits of a message: K x D x bits a number, scales included.
 
-    evaluation.json  {"latent": {"vectors": K, "width": D, "bits": b}, "tasks": {...},
-                      "senders": {name: {"kind", "passed": [bool], "bits": per message, optional}}}
+    evaluation.json  {"rows": [{"name", "kind", "bits": of one message, "passed": [bool]}, ...]}: the student
+                     in every precision and number of vectors, and its controls. Rows that were not judged,
+                     for want of a task, are left out
+    summary.json     heldout.blind and message.bits, where the run was not evaluated
     """
-    found, about = run.evaluation, run.evaluation.get("latent", {})
-    if not found.get("senders"):
-        name = f"latent {run.path}"
-        raise ValueError(f"{run.path}: not evaluated in blind mode; {EVALUATE.format(name=name)}")
-    each = float(about["vectors"]) * float(about["width"]) * float(about["bits"])
-    tasks = f"{found['tasks']['sha256'][:12]}/{found['tasks']['split']}"
-    series = []
-    for name, sender in found["senders"].items():
-        passed = tuple(bool(p) for p in sender["passed"])
-        bits = tuple(float(b) for b in sender.get("bits") or [each] * len(passed))
-        series.append(
-            Series("latent", name, "vectors", sender.get("kind", "student"), bits, passed, tasks, run.name)
+    rows = [row for row in run.evaluation.get("rows", []) if row.get("passed")]
+    about = run.evaluation.get("tasks", {})
+    if rows:
+        named = (
+            f"{str(about['sha256'])[:12]}/{about.get('split', 'test')}" if about.get("sha256") else "blind"
         )
-    return series
+        return [
+            _latent(row["name"], row["kind"], float(row["bits"]), row["passed"], named, run.name)
+            for row in rows
+        ]
+    held, bits = run.summary.get("heldout", {}), run.summary.get("message", {}).get("bits")
+    n = int(held.get("n") or 0)
+    if not held.get("blind") or not n or bits is None:
+        name = f"latent {run.path}"
+        raise ValueError(f"{run.path}: not measured in blind mode; {EVALUATE.format(name=name)}")
+    return [
+        _latent(
+            name, "student" if name == "student" else "control", 0.0 if name == "none" else float(bits),
+            [i < round(rate * n) for i in range(n)], "blind", run.name,
+        )
+        for name, rate in held["blind"].items()
+    ]  # fmt: skip
+
+
+def _latent(name: str, kind: Kind, bits: float, passed: Sequence[bool], tasks: str, run: str) -> Series:
+    return Series(
+        "latent", name, "vectors", kind, (bits,) * len(passed), tuple(map(bool, passed)),
+        f"{tasks}/{len(passed)}", run,
+    )  # fmt: skip
 
 
 def path_of(run: RunFolder) -> list[tuple[float, float]]:
     """Return the way a student took on the validation tasks: (bits per message, pass rate), by step.
 
-    Text in tokens x log2 of the vocabulary, programs in bits of the right ones; empty where there is none.
+    Text in tokens x log2 of the vocabulary, programs in bits of the right ones; empty where there is none,
+    and for latents, whose bits do not change on the way.
     """
     looks = read_lines(run.path / "evaluations.jsonl")
     lines = [line for line in looks if line.get("split") == "validation"]
+    if channel_of(run) == "latent":
+        return []
     if channel_of(run) == "text":
         each = math.log2(words_of(run).vocabulary)
         return [(each * line["tokens"], line["pass_rate"]) for line in lines]
