@@ -2,7 +2,7 @@
 
     python benchmarks/decoder.py --model starter
     python benchmarks/decoder.py --model random --parameters 30 --rounds 5
-    python benchmarks/decoder.py --model random --parameters 1500 --device cuda --dtype bfloat16 --skip serve
+    benchmarks/gpu.sh
 
 All ways continue the same prompts greedily with the same stop tokens on the same number of threads, in
 turns, in one run on one machine: read the ratios, not the rates. Every round has messages of its own, and no
@@ -17,7 +17,8 @@ messages a round:
 
 On the CPU in float32 all ways must say the same; how many programs are equal is printed (`serve` takes any
 tokenizer beside a Qwen2 for Qwen2's own: there it continues other tokens, as many of them). On a GPU the rate
-of decoding steps is set against the bandwidth of its memory, measured by a copy: a step reads every weight.
+of decoding steps is set against the bandwidth of its memory, measured by a copy (--bandwidth): a step reads
+every weight.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--skip", default="", help="ways to leave out, by comma, e.g. serve,generate each")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--bandwidth", action="store_true", help="add the share of the memory's bandwidth")
+    parser.add_argument("--json-file", type=Path, help="write the figures there as well")
     args = parser.parse_args()
     args.skip = args.skip.split(",")
     return args
@@ -295,11 +297,12 @@ def _print(found: dict[str, Measured], engine: HfEngine, args: argparse.Namespac
             "of_generate_whole": statistics.median(ideal.seconds) / median,
             "equal": sum(a.strip() == b.strip() for a, b in pairs) / len(pairs),
         })  # fmt: skip
-    if args.device.startswith("cuda"):
+    if args.bandwidth:
         _add_bandwidth(rows, engine, args)
-    if args.json:
-        print(json.dumps({"card": engine.card().model_dump(), "ways": rows}, indent=1))
-        return
+    if args.json_file:
+        args.json_file.write_text(
+            json.dumps({"card": engine.card().model_dump(), "ways": rows}, indent=1) + "\n"
+        )
     print("| way | messages/s | tokens/s | x generate each | of generate whole | equal programs |")
     print("|---|---|---|---|---|---|")
     for row in rows:
@@ -317,15 +320,18 @@ def _add_bandwidth(rows: list[dict[str, Any]], engine: HfEngine, args: argparse.
 
     Then every program has max_new_tokens, and a batch of all messages takes that many steps.
     """
-    source = torch.empty(1 << 30, dtype=torch.uint8, device=args.device)
-    target = torch.empty_like(source)
-    target.copy_(source)
-    torch.cuda.synchronize()
-    started = time.perf_counter()
+    on_gpu = args.device.startswith("cuda")
+    source = torch.ones(1 << (30 if on_gpu else 26), dtype=torch.uint8, device=args.device)
+    target = source.clone()
+    rates = []
     for _ in range(20):
+        started = time.perf_counter()
         target.copy_(source)
-    torch.cuda.synchronize()
-    bandwidth = 20 * 2 * source.numel() / (time.perf_counter() - started)
+        if on_gpu:
+            torch.cuda.synchronize()
+        # A copy reads and writes; a step of the model only reads, at the same rate or more.
+        rates.append(2 * source.numel() / (time.perf_counter() - started))
+    bandwidth = max(rates)
     weights = sum(p.numel() * p.element_size() for p in engine._model.parameters())
     for row in rows:
         steps_per_s = row["messages_per_s"] / args.messages * args.max_new_tokens
