@@ -27,6 +27,8 @@ VERBS = {
     "language": ("trainer.measure.language_run", "what the messages are like, and how much they change"),
     "export": ("trainer.cli_export", "make a folder of a trained student, with its model card"),
     "encode": ("trainer.cli_export", "have an exported student write messages, as text or bits"),
+    "collect": ("trainer.cli_latent_collect", "hidden states of plans, for the latent channel"),
+    "latent": ("trainer.cli_latent_send", "send a task as a latent message, or decode one"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
     "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
@@ -41,6 +43,9 @@ CHANNELS = {
     ("demo", "program"): "trainer.cli_program_demo",
     ("train", "program"): "trainer.cli_program_train",
     ("train", "latent"): "trainer.cli_latent_train",
+    ("demo", "latent"): "trainer.cli_latent_demo",
+    ("evaluate", "latent"): "trainer.measure.latents",
+    ("report", "latent"): "trainer.measure.latents_report",
     ("evaluate", "program"): "trainer.measure.programs_evaluate",
     ("report", "program"): "trainer.measure.programs_report",
 }

@@ -1,0 +1,176 @@
+"""`psuedoptimal collect hidden`: plans and their last-layer states from any model, by the decoder service.
+
+The result is a data set that `train latent --hf_hidden_repo` takes. A run that was stopped goes on where it
+was: what is collected lies in parts beside the output until all of it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.errors import InvalidRequest
+from shared.wire_latents import Turn
+from trainer.config import ConfigError, resolve
+from trainer.config_latent import STARTER, LatentConfig
+from trainer.tasks.conversations import Conversation, read_conversations
+
+PROMPT = "Please provide a general plan to solve this task. The task is: "
+AT_A_TIME = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `psuedoptimal collect hidden`."""
+    add = parser.add_argument
+    add("what", choices=["hidden"], help="hidden states of plans")
+    add("--teacher_model_name_or_path", "--teacher-model-name-or-path", default=STARTER,
+        metavar="MODEL",
+        help="whose states; hub name, folder or `starter` [starter]")  # fmt: skip
+    add("--data_path", "--data-path", default=STARTER, help="conversations, or `starter` [starter]")
+    add("--output", type=Path, required=True, help="folder of the data set")
+    add("--plans", choices=["write", "data"], default=None,
+        help="write: the model writes them; data: the rows' own `plan` [starter: data, else write]")  # fmt: skip
+    add("--prompt", default=PROMPT, help="in front of the task, for plans that are written")
+    add("--layout", choices=["plain", "chat"], default="chat", help="how the model reads it [chat]")
+    add("--at", choices=["predicting", "token"], default="predicting",
+        help="states that predict the plan's tokens, or those at the tokens [predicting]")  # fmt: skip
+    add("--max-new-tokens", type=int, default=1500, help="tokens of a written plan [1500]")
+    add("--temperature", type=float, default=0.7, help="of written plans [0.7]")
+    add("--top-p", type=float, default=0.9, help="of written plans [0.9]")
+    add("--seed", type=int, default=42, help="of written plans [42]")
+    add("--train-tasks", type=int, default=4000, help="starter: training tasks [4000]")
+    add("--validation-tasks", type=int, default=64, help="starter: validation tasks [64]")
+    add("--heldout-tasks", type=int, default=240, help="starter: test tasks [240]")
+    add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
+    parser.epilog = (
+        "example:\n  psuedoptimal collect hidden --data_path conversations.json --output hidden \\\n"
+        "      --teacher_model_name_or_path Qwen/Qwen2.5-7B-Instruct"
+    )
+
+
+def command(args: argparse.Namespace) -> int:
+    """Collect what is missing, and write the data set. Returns 0."""
+    if args.output.exists():
+        raise ConfigError(f"--output {args.output}: is there already; remove it, or give another folder")
+    from trainer.channels.latent.teacher import open_teacher
+    from trainer.cli_latent_train import located
+
+    settings = {
+        "teacher_model_name_or_path": args.teacher_model_name_or_path,
+        "student_model_name_or_path": STARTER, "data_path": args.data_path, "kl_weight": 0, "align_weight": 0,
+        "decoder_url": args.decoder_url,
+    }  # fmt: skip
+    config = resolve(LatentConfig, [], settings)
+    rows = list(_rows(args))
+    parts = args.output.with_name(args.output.name + ".parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    done = _done(parts)
+    wanted = [row for row in rows if row.id not in done]
+    print(f"{len(rows)} rows, {len(rows) - len(wanted)} collected already", file=sys.stderr)
+    with (
+        tempfile.TemporaryDirectory(prefix="psuedoptimal-") as logs,
+        located(config, Path(logs), judged=False) as here,
+    ):
+        teacher = open_teacher(here)
+        for start in range(0, len(wanted), AT_A_TIME):
+            batch = wanted[start : start + AT_A_TIME]
+            _write(parts, len(list(parts.glob("*.parquet"))), batch, _collected(args, teacher, batch))
+            print(f"  {len(done) + start + len(batch)} of {len(rows)}", file=sys.stderr)
+    _join(parts, args.output)
+    print(args.output)
+    return 0
+
+
+def _rows(args: argparse.Namespace) -> Iterator[Conversation]:
+    """Return the rows to collect for; with plans of their own where they are not to be written."""
+    if args.data_path == STARTER:
+        from trainer.tasks.conversations_starter import starter_conversations
+
+        for split, count in (
+            ("train", args.train_tasks),
+            ("validation", args.validation_tasks),
+            ("test", args.heldout_tasks),
+        ):
+            yield from starter_conversations(split, count)
+        return
+    yield from read_conversations(Path(args.data_path))
+
+
+def _collected(
+    args: argparse.Namespace, teacher: Any, batch: Sequence[Conversation]
+) -> list[tuple[Any, str]]:
+    """Return states and plans of a batch; if it is refused, row by row, to name the one that is at fault."""
+    written = (args.plans or ("data" if args.data_path == STARTER else "write")) == "write"
+    conversations = []
+    for row in batch:
+        asked = list(row.asked)
+        if written:
+            asked[-1] = Turn(role="user", content=args.prompt + asked[-1].content)
+        elif not row.plan:
+            raise ConfigError(f"{args.data_path}, id {row.id!r}: has no plan; use --plans write")
+        else:
+            asked.append(Turn(role="assistant", content=row.plan))
+        conversations.append(asked)
+    how: dict[str, Any] = {"layout": args.layout, "at": args.at, "dtype": "float16"}
+    if written:
+        how |= {
+            "max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_p": args.top_p,
+            "seed": args.seed,
+        }  # fmt: skip
+    try:
+        found: list[tuple[Any, str]] = teacher.hidden(conversations, **how)
+        return found
+    except InvalidRequest as error:
+        if len(batch) == 1:
+            raise ConfigError(f"{args.data_path}, id {batch[0].id!r}: {error}") from error
+        half = len(batch) // 2
+        return [*_collected(args, teacher, batch[:half]), *_collected(args, teacher, batch[half:])]
+
+
+def _write(parts: Path, number: int, batch: Sequence[Conversation], found: list[tuple[Any, str]]) -> None:
+    """Write one part whole: a kill leaves it there or not there."""
+    from datasets import Dataset, Features, List, Value
+
+    from trainer.channels.latent.vectors import from_wire
+
+    features = Features({
+        "id": Value("string"), "task_id": Value("string"), "task": Value("string"), "plan": Value("string"),
+        "hidden_state": List(List(Value("float16"))),
+    })  # fmt: skip
+    rows = {
+        "id": [row.id for row in batch],
+        "task_id": [row.id for row in batch],
+        "task": [row.asked[-1].content for row in batch],
+        "plan": [text for _, text in found],
+        "hidden_state": [from_wire(states).half().numpy() for states, _ in found],
+    }
+    partial = parts / f".{number:06d}.partial"
+    Dataset.from_dict(rows, features=features).to_parquet(str(partial))
+    partial.rename(parts / f"{number:06d}.parquet")
+
+
+def _done(parts: Path) -> set[str]:
+    """Return the ids that are collected already."""
+    import pyarrow.parquet as parquet
+
+    files = sorted(parts.glob("*.parquet"))
+    return {name for file in files for name in parquet.read_table(file, columns=["id"])["id"].to_pylist()}
+
+
+def _join(parts: Path, output: Path) -> None:
+    """Make one data set of the parts, and remove them."""
+    from datasets import Dataset
+
+    with tempfile.TemporaryDirectory(prefix="psuedoptimal-") as cache:
+        files = [str(file) for file in sorted(parts.glob("*.parquet"))]
+        whole = Dataset.from_parquet(files, cache_dir=cache)
+        partial = output.with_name(f".{output.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        whole.save_to_disk(str(partial))
+        partial.rename(output)
+    shutil.rmtree(parts)

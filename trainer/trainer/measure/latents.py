@@ -1,0 +1,143 @@
+"""`psuedoptimal evaluate latent RUN...`: latents beside controls, precisions, fewer vectors."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from trainer.config import ConfigError, resolve
+from trainer.config_latent import STARTER, LatentConfig
+from trainer.runs import Run
+
+DEFAULT_LOCATION = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `psuedoptimal evaluate latent`."""
+    add = parser.add_argument
+    add("channel", choices=["latent"], help="which experiment")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="run folders; several seeds are put together")
+    add("--n", type=int, help="measure on so many held-out tasks (starter)")
+    add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
+    add("--sandbox-url", "--sandbox_url", action="append", metavar="URL", help="else one is started")
+    add("--json", action="store_true", help="print the tables as JSON")
+    parser.epilog = "example:\n  psuedoptimal evaluate latent runs/demo-latent-*"
+
+
+def command(args: argparse.Namespace) -> int:
+    """Measure every run, write its evaluation.json, and print the tables. Returns 0."""
+    if args.n is not None and args.n < 2:
+        raise ConfigError(f"--n {args.n}: at least 2 tasks are needed for a mismatched message")
+    found = []
+    for folder in args.runs:
+        run = Run.open(folder)
+        config = resolve(LatentConfig, [run.folder / "config.yaml"], {}, variables=DEFAULT_LOCATION)
+        update = {name: getattr(args, name) for name in ("decoder_url", "sandbox_url") if getattr(args, name)}
+        if args.n:
+            update["heldout_tasks"] = args.n
+        found.append(evaluate(run, config.model_copy(update=update)))
+    print(json.dumps(found, indent=2) if args.json else as_text(found))
+    return 0
+
+
+def evaluate(run: Run, config: LatentConfig) -> dict[str, Any]:
+    """Measure one run's best student and write evaluation.json. Raises NoAnswer: nothing is written then."""
+    from trainer.channels.latent.data import load_rows
+    from trainer.channels.latent.loading import trained_speaker
+    from trainer.channels.latent.teacher import open_teacher
+    from trainer.channels.latent.trainer import measure_held_out
+    from trainer.channels.text.student import quiet_libraries
+    from trainer.cli_latent_train import located
+
+    quiet_libraries()
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="psuedoptimal-") as logs,
+        located(config, Path(logs), judged=config.data_path == STARTER) as here,
+    ):
+        teacher = open_teacher(here)
+        card = teacher.card()
+        rows = load_rows(here, card.width)
+        speaker = trained_speaker(here, run.best, teacher.embed(["x"]))
+        table = measure_held_out(here, speaker, rows, teacher, every=True)
+    ids = "\n".join(row.id for row in rows.heldout)
+    senders = {
+        row.name: {"kind": row.kind, "passed": row.passed, "bits": [row.bits] * len(row.passed)}
+        for row in table
+        if row.passed is not None
+    }
+    found = {
+        "channel": "latent", "run": run.folder.name, "seed": config.seed,
+        "latent": {"vectors": config.K, "width": card.width, "bits": 32},
+        "tasks": {
+            "sha256": hashlib.sha256(ids.encode()).hexdigest(), "n": len(rows.heldout),
+            "split": "test" if config.data_path == STARTER else "held out",
+        },
+        "senders": senders,
+        "rows": [
+            {
+                "name": row.name, "kind": row.kind, "vectors": row.vectors, "bits": row.bits,
+                "ce": row.ce, "pass_rate": row.pass_rate, "seconds_per_message": row.seconds,
+            }
+            for row in table
+        ],
+        "decoder": card.model_dump(mode="json"), "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    run.write_json("evaluation.json", found)
+    print(f"{run.folder / 'evaluation.json'}: {found['seconds']:.0f} s", file=sys.stderr)
+    return found
+
+
+class Figure:
+    """A figure over seeds: its mean, and its standard deviation where there is more than one."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.mean = fmean(values) if values else math.nan
+        self.spread = stdev(values) if len(values) > 1 else None
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "-"
+        return f"{self.mean:.3f}" + ("" if self.spread is None else f" ± {self.spread:.3f}")
+
+
+def together(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line per sender over several runs: `ce` by layout and `pass_rate` as Figures."""
+    lines = []
+    for first in found[0]["rows"]:
+        own = [row for run in found for row in run["rows"] if row["name"] == first["name"]]
+        rates = [row["pass_rate"] for row in own if row["pass_rate"] is not None]
+        lines.append({
+            **{key: first[key] for key in ("name", "kind", "vectors", "bits")},
+            "ce": {layout: Figure([row["ce"][layout] for row in own]) for layout in first["ce"]},
+            "pass_rate": Figure(rates),
+            "seconds_per_message": Figure(
+                [row["seconds_per_message"] for row in own if row["seconds_per_message"] is not None]
+            ),
+        })  # fmt: skip
+    return lines
+
+
+def as_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of one run, or of several seeds as mean ± standard deviation."""
+    lines = together(found)
+    layouts = list(lines[0]["ce"])
+    head = f"{'sent':<28}{'vectors':>8}{'bits':>8}{'pass rate':>16}" + "".join(
+        f"{'CE ' + name:>18}" for name in layouts
+    )
+    body = [
+        f"{line['name']:<28}{line['vectors']:>8}{line['bits']:>8}{line['pass_rate']!s:>16}"
+        + "".join(f"{line['ce'][name]!s:>18}" for name in layouts)
+        for line in lines
+    ]
+    runs = f"{len(found)} seeds, mean ± standard deviation; " if len(found) > 1 else ""
+    return "\n".join([f"{runs}{found[0]['tasks']['n']} held-out conversations", head, *body])
