@@ -14,7 +14,7 @@ from trainer.cli import main
 from trainer.cli_demo import _tell_rest
 from trainer.config import resolve
 from trainer.config_text import TextConfig
-from trainer.runs import command_line
+from trainer.measure.evaluation_file import command_line
 
 SMALL = {
     "dataset": "starter", "generator_model": "echo", "lora": None, "train_tasks": 4, "validation_tasks": 2,

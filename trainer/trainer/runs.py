@@ -223,22 +223,6 @@ def resume_command(channel: str, folder: Path, processes: int = 1) -> str:
     return shlex.join([*launcher, "train", channel, "--resume", str(folder)])
 
 
-def command_line(argv: Sequence[str], unsaved: Sequence[str] = ()) -> str:
-    """Return a command as it can be repeated.
-
-    argv     what follows `psuedoptimal`
-    unsaved  flags to leave out, as settings (decoder_url): what they name will be gone
-    """
-    left_out = {*unsaved, "unsaved"} if unsaved else set()
-    kept, dropping = ["psuedoptimal"], False
-    for word in argv:
-        if word.startswith("--"):
-            dropping = word.partition("=")[0][2:].replace("-", "_") in left_out
-        if not dropping:
-            kept.append(word)
-    return shlex.join(kept)
-
-
 def refuse_inside_run(root: Path) -> None:
     """Raise ConfigError if a folder for run folders is itself a run's, or lies inside one."""
     for folder in (root.absolute(), *root.absolute().parents):

@@ -18,13 +18,12 @@ from trainer.config_text import TextConfig
 from trainer.measure.evaluate import (
     add_arguments,
     command,
-    differences,
     evaluate_messages,
-    file_name,
     fingerprint,
     measure,
     with_tasks,
 )
+from trainer.measure.evaluation_file import differences, file_name
 from trainer.measure.folder import read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.supervise import free_port, services

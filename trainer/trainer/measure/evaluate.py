@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -24,10 +23,11 @@ from trainer.channels.text.exchange import Exchange, TaskRefused
 from trainer.cli_train import add_unsaved
 from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
+from trainer.measure.evaluation_file import command_line, differences, file_name, services_of
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
-from trainer.runs import Run, command_line
+from trainer.runs import Run
 from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
 from trainer.tasks.task import Task
@@ -133,7 +133,7 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
         "run": folder.name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command_line(sys.argv[1:], args.unsaved),
-        "services": {room: _services(room, args) for room in ("decoder", "sandbox")},
+        "services": {room: services_of(room, args) for room in ("decoder", "sandbox")},
         "checkpoint": said.checkpoint,
         "tasks": {
             "source": config.dataset,
@@ -156,41 +156,6 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
         summary = with_heldout(folder, config, measured.rows[0])
         out.write_text("summary.json", json.dumps(finite(summary), indent=2) + "\n")
     return measured.rows
-
-
-def differences(
-    folder: RunFolder, own: TextConfig, config: TextConfig, args: argparse.Namespace, decoder: dict[str, Any]
-) -> list[str]:
-    """Return what this evaluation does otherwise than the run's main one; empty if nothing.
-
-    own      the run's settings, `config` those of this evaluation
-    decoder  who decoded
-    """
-    found = [] if args.checkpoint == "best" else [f"checkpoint-{args.checkpoint}"]
-    if config.dataset != own.dataset:
-        found.append(Path(config.dataset).stem)
-    if args.split != "test":
-        found.append(args.split)
-    if args.n and args.n != own.heldout_tasks:
-        found.append(f"n{args.n}")
-    if not args.baselines:
-        found.append("no-baselines")
-    trained_with = folder.services.get("decoder", {}).get("name")
-    if trained_with and decoder.get("name") != trained_with:
-        found.append(f"decoder-{decoder.get('name')}")
-    return found
-
-
-def file_name(different: Sequence[str]) -> str:
-    """Return the name of the file an evaluation goes to: of its differences, in letters a file may have."""
-    said = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in different)
-    return f"evaluation-{said}.json" if said else EVALUATION
-
-
-def _services(room: str, args: argparse.Namespace) -> list[str] | str:
-    """Return where a service was, or that it was started for this and is gone."""
-    urls: list[str] | None = getattr(args, f"{room}_url")
-    return urls if urls and f"{room}_url" not in args.unsaved else "started for this evaluation"
 
 
 def with_tasks(config: TextConfig, args: argparse.Namespace) -> TextConfig:

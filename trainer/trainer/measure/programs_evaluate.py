@@ -20,9 +20,10 @@ from trainer.channels.program.program import Program
 from trainer.cli_program import executor_of
 from trainer.config import ConfigError
 from trainer.config_program import CHUNK, STARTER
+from trainer.measure.evaluation_file import command_line
 from trainer.measure.programs import Figures, baselines, figures
 from trainer.measure.programs_answers import judge_answers, read_answers
-from trainer.runs import Run, command_line
+from trainer.runs import Run
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_files import read_sequences
 from trainer.tasks.sequences_load import DATA_SEED

@@ -1,0 +1,65 @@
+"""What an evaluation notes of itself, and the file it goes to: the run's main one, or one that says what is
+different. Writes none."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.config_text import TextConfig
+from trainer.measure.folder import EVALUATION, RunFolder
+
+
+def differences(
+    folder: RunFolder, own: TextConfig, config: TextConfig, args: argparse.Namespace, decoder: dict[str, Any]
+) -> list[str]:
+    """Return what this evaluation does otherwise than the run's main one; empty if nothing.
+
+    own      the run's settings, `config` those of this evaluation
+    decoder  who decoded
+    """
+    found = [] if args.checkpoint == "best" else [f"checkpoint-{args.checkpoint}"]
+    if config.dataset != own.dataset:
+        found.append(Path(config.dataset).stem)
+    if args.split != "test":
+        found.append(args.split)
+    if args.n and args.n != own.heldout_tasks:
+        found.append(f"n{args.n}")
+    if not args.baselines:
+        found.append("no-baselines")
+    trained_with = folder.services.get("decoder", {}).get("name")
+    if trained_with and decoder.get("name") != trained_with:
+        found.append(f"decoder-{decoder.get('name')}")
+    return found
+
+
+def file_name(different: Sequence[str]) -> str:
+    """Return the name of the file an evaluation goes to: of its differences, in letters a file may have."""
+    said = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in different)
+    return f"evaluation-{said}.json" if said else EVALUATION
+
+
+def services_of(room: str, args: argparse.Namespace) -> list[str] | str:
+    """Return where a service was, or that it was started for this and is gone."""
+    urls: list[str] | None = getattr(args, f"{room}_url")
+    return urls if urls and f"{room}_url" not in args.unsaved else "started for this evaluation"
+
+
+def command_line(argv: Sequence[str], unsaved: Sequence[str] = ()) -> str:
+    """Return a command as it can be repeated.
+
+    argv     what follows `psuedoptimal`
+    unsaved  flags to leave out, as settings (decoder_url): what they name will be gone
+    """
+    left_out = {*unsaved, "unsaved"} if unsaved else set()
+    kept, dropping = ["psuedoptimal"], False
+    for word in argv:
+        if word.startswith("--"):
+            dropping = word.partition("=")[0][2:].replace("-", "_") in left_out
+        if not dropping:
+            kept.append(word)
+    return shlex.join(kept)
