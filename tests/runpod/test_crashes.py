@@ -94,6 +94,7 @@ def accounted(fake: Any, path: Path) -> None:
     assert fake.ids() <= {row.id for row in rows if row.state == "tracked"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after", "torn"])
 def test_a_crash_at_any_step_of_up_loses_nothing(
     fake: Any, wanted: Callable[..., Deployment], tmp_path: Path, when: When
@@ -127,6 +128,7 @@ FAULTS = st.lists(
 CRASHES = st.lists(st.tuples(st.integers(1, 16), st.sampled_from(["before", "after", "torn"])), max_size=4)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
