@@ -185,6 +185,14 @@ def test_what_is_not_there_is_said_as_a_page_or_as_a_problem(serve: Serve, tmp_p
     assert problem.status_code == 404 and problem.json()["code"] == "not-found"
 
 
+def test_an_address_that_is_out_of_bounds_is_said_so(serve: Serve, tmp_path: Path) -> None:
+    page = serve(tmp_path)
+    reply = page.get("/", params={"page": "<b>0"})
+    assert reply.status_code == 422 and "&lt;b&gt;0" in reply.text and "<b>0" not in reply.text
+    problem = page.get("/", params={"page": 0}, headers={"Accept": "application/json"})
+    assert problem.status_code == 422 and problem.json()["field"] == "page"
+
+
 def test_an_empty_folder_and_absent_services_say_what_to_do(serve: Serve, tmp_path: Path) -> None:
     page = serve(tmp_path / "not-yet")
     start = Tags(page.get("/").text).text
@@ -287,16 +295,16 @@ def test_watching_pages_do_not_hold_a_stop_up(live: Callable[[Any], str], runs: 
 
 
 def test_a_long_runs_page_is_fast(serve: Serve, runs: Path) -> None:
-    """100,000 steps of what the trainer writes: some 50 MB."""
+    """100,000 steps of what the trainer writes: some 50 MB. In seconds of CPU, for busy machines."""
     run = Run(runs / NAME)
     row = next(run.rows("metrics.jsonl"))
     row.pop("pass_rate_by_family")
     (run.folder / "metrics.jsonl").unlink()
     run.append("metrics.jsonl", [row | {"step": step} for step in range(1, 100_001)])
     page = serve(runs)
-    start = time.perf_counter()
+    start = time.process_time()
     shown = page.get(f"/runs/{NAME}").text
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert "100000" in shown and "averaged in groups" in shown
-    assert seconds < 3, seconds
+    assert seconds < 1.5, seconds
     assert len(shown) < 300_000

@@ -70,17 +70,17 @@ def test_of_a_hundred_thousand_steps_the_curve_is_kept_and_the_file_is_not_read_
     )
     file = tmp_path / "metrics.jsonl"
     assert file.stat().st_size > 10 * tails.WHOLE_BYTES
-    start = time.perf_counter()
+    start = time.process_time()
     rows, whole = sampled(file)
     # Reading all of it takes several times that long here.
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert not whole and len(rows) == tails.BLOCKS
     steps = [row["step"] for row in rows]
     assert steps == sorted(steps) and steps[0] < 100 and steps[-1] > 99_900
     assert all(row["pass_rate"] == pytest.approx(row["step"] / 100_000) for row in rows)
-    start = time.perf_counter()
+    start = time.process_time()
     assert tail(file)[-1]["step"] == 99_999
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_shares_that_were_not_written_count_as_zero_and_other_figures_as_absent() -> None:

@@ -16,23 +16,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException as AnyHTTPException
 
 from playground.comparison import MOST, Comparisons
 from playground.evolution import Histories
 from playground.folders import Folders, RunCard
 from playground.guard import Bound, Session, came_from_elsewhere
 from playground.phrasebook import Order, read_book
+from playground.refusals import add_errors
 from playground.render import HERE, make_environment
 from playground.rooms import Rooms
 from playground.settings import PlaygroundSettings
 from playground.talk import Asked, Desk
 from playground.watch import watched
-from shared.errors import InvalidRequest, NotFound, Overloaded, RequestRefused, RoomError, class_for
-from shared.problems import problem_response, record
+from shared.errors import InvalidRequest, NotFound, Overloaded, RequestRefused, RoomError
 from shared.service import create_service
 from trainer.measure.ask import Task
 from trainer.measure.plot import STYLE as PLOT_STYLE
@@ -62,7 +61,7 @@ def create_app(settings: PlaygroundSettings) -> FastAPI:
     _add_assets(app)
     _add_runs(app, pages)
     _add_talk(app, pages)
-    _add_errors(app, pages)
+    add_errors(app, pages.page)
     if secret := settings.secret():
         app.add_middleware(Session, secret=secret, login=lambda wrong: pages.text("login.html", wrong=wrong))
     app.add_middleware(Bound)
@@ -275,28 +274,6 @@ async def _form(request: Request) -> dict[str, str]:
     except ValueError as error:
         raise InvalidRequest(f"the form cannot be read: {error}", hint="send it in UTF-8") from error
     return {name: values[-1] for name, values in fields.items()}
-
-
-def _add_errors(app: FastAPI, pages: Pages) -> None:
-    """Answer a browser's errors with a page; everybody else gets problem+json."""
-
-    def answer(request: Request, error: RoomError, status: int) -> Response:
-        record(error)
-        if "text/html" in request.headers.get("accept", ""):
-            return pages.page("error.html", status, error=error)
-        return problem_response(error, status=status)
-
-    @app.exception_handler(RoomError)
-    async def room_error(request: Request, error: RoomError) -> Response:
-        return answer(request, error, error.status)
-
-    @app.exception_handler(AnyHTTPException)
-    async def other(request: Request, error: HTTPException) -> Response:
-        known = class_for(error.status_code)(
-            f"{request.method} {request.url.path[:100]}: {error.detail}",
-            hint="the start page shows what there is",
-        )
-        return answer(request, known, error.status_code)
 
 
 def _version() -> str:
