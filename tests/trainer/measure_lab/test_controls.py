@@ -142,17 +142,24 @@ def test_the_verb_examines_a_run_and_writes_its_file(rooms: Any, tmp_path: Path,
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "best").symlink_to(STARTER_STUDENT)
     config = TextConfig(
-        student_model="starter", generator_model="echo", lora=None, dataset="starter", heldout_tasks=6,
+        student_model="starter", generator_model="echo", lora=None, dataset="starter", heldout_tasks=4,
         max_completion_length=64, device="cpu",
     )  # fmt: skip
     (run / "config.yaml").write_text(dump_yaml(config))
-    argv = ["controls", str(run), *rooms.flags, "--phrases", "12", "--only", "names", "--only", "phrasebook"]
+    argv = ["controls", str(run), *rooms.flags, "--phrases", "6", "--only", "names", "--only", "phrasebook"]
     assert main(argv) == 0
     said = capsys.readouterr().out
     assert "every control passes at most 5%" in said and "not compositional" in said
     found = json.loads((run / "controls.json").read_text())
-    assert found["controls"]["rows"][0]["pass_rate"]["value"] > 0.8  # an untrained student sends the code
-    assert {row["name"]: row["pass_rate"]["value"] > 0.8 for row in found["names"]}["another task's name"]
+    assert found["controls"]["rows"][0]["pass_rate"]["value"] > 0.7  # an untrained student sends the code
+    assert {row["name"]: row["pass_rate"]["value"] > 0.7 for row in found["names"]}["another task's name"]
     assert "transfer" not in found
+    again = ["controls", str(run), *rooms.flags, "--phrases", "2", "--only", "tests"]
+    assert main(again) == 0
+    merged = json.loads((run / "controls.json").read_text())
+    assert merged["names"] == found["names"] and merged["tests"]
+    assert main([*again, "--n", "2"]) == 0  # of other tasks: the run's own stay as they are
+    assert json.loads((run / "controls.json").read_text()) == merged
+    assert json.loads((run / "controls-n2.json").read_text())["tasks"]["n"] == 2
     assert main(["controls", str(run), "--n", "0"]) == 2
     assert main(["controls", str(tmp_path / "none")]) == 2

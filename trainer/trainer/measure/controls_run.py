@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from trainer.channels.text.exchange import TaskRefused
 from trainer.config import ConfigError, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import fingerprint, with_tasks
-from trainer.measure.folder import checkpoint_folder, read_run
+from trainer.measure.folder import checkpoint_folder, read_object, read_run
 from trainer.measure.rates_read import words_of
 from trainer.measure.record import Record
 from trainer.measure.tables import as_text as rows_as_text
@@ -93,9 +94,22 @@ def examined(args: argparse.Namespace) -> dict[str, Any]:
     with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as urls:
         located = with_tasks(config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]}), args)
         found = _parts(folder.path, located, args, logs)
-    found = dict(finite(found))
-    Run(folder.path).write_text("controls.json", json.dumps(found, indent=1) + "\n")
+    found, file = dict(finite(found)), file_of(args, config)
+    before = read_object(args.run / file)
+    if args.only and all(before.get(key) == found[key] for key in ("tasks", "checkpoint")):
+        # Parts that were not asked for now stay as they were measured before.
+        found = {**before, **found}
+    Run(folder.path).write_text(file, json.dumps(found, indent=1) + "\n")
     return found
+
+
+def file_of(args: argparse.Namespace, config: TextConfig) -> str:
+    """Return the file the controls go to: controls.json, or one that says what differs from the run's."""
+    said = [] if args.checkpoint == "best" else [f"checkpoint-{args.checkpoint}"]
+    said += [re.sub(r"[^A-Za-z0-9._]+", "-", args.tasks)] if args.tasks else []
+    said += [args.split] if args.split != "test" else []
+    said += [f"n{args.n}"] if args.n and args.n != config.heldout_tasks else []
+    return "-".join(["controls", *said]) + ".json"
 
 
 def _parts(folder: Path, config: TextConfig, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
