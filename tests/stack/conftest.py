@@ -42,7 +42,7 @@ class Stack:
             self.environment["DOCKER_HOST"] = engine
 
     def docker(
-        self, *args: str, timeout_s: float = 120, check: bool = True, stdin: str = "", **more: str
+        self, *args: str, timeout_s: float = 300, check: bool = True, stdin: str = "", **more: str
     ) -> str:
         """Run `docker ARGS` at the root of the repository, with more environment, and return its stdout."""
         done = subprocess.run(
@@ -57,7 +57,7 @@ class Stack:
         self,
         *args: str,
         files: Sequence[str] = (),
-        timeout_s: float = 180,
+        timeout_s: float = 300,
         check: bool = True,
         stdin: str = "",
         **more: str,
@@ -122,7 +122,7 @@ class Stack:
         )
         return [json.loads(line) for line in text.splitlines()]
 
-    def wait_step(self, container: str, run: str, step: int, timeout_s: float = 150) -> None:
+    def wait_step(self, container: str, run: str, step: int, timeout_s: float = 400) -> None:
         """Wait until a running trainer has written its step."""
         end = time.monotonic() + timeout_s
         while True:
@@ -134,11 +134,11 @@ class Stack:
             assert time.monotonic() < end, self.docker("logs", "--tail", "30", container)
             time.sleep(0.5)
 
-    def wait_end(self, container: str, timeout_s: float = 240) -> int:
+    def wait_end(self, container: str, timeout_s: float = 600) -> int:
         """Wait for a container's end and return its exit code."""
         return int(self.docker("wait", container, timeout_s=timeout_s))
 
-    def wait_healthy(self, container: str, timeout_s: float = 120) -> None:
+    def wait_healthy(self, container: str, timeout_s: float = 300) -> None:
         """Wait until the engine calls a container healthy."""
         end = time.monotonic() + timeout_s
         while (state := self.inspect(container)["State"])["Health"]["Status"] != "healthy":
@@ -181,7 +181,7 @@ def project() -> Iterator[Stack]:
 def built(project: Stack) -> Stack:
     """The same with its images built."""
     started = time.monotonic()
-    project.compose("build", timeout_s=900)
+    project.compose("build", timeout_s=1500)
     seconds = time.monotonic() - started
     sizes = {
         room: int(project.docker("image", "inspect", "--format", "{{.Size}}", f"psuedoptimal/{room}"))
@@ -196,6 +196,6 @@ def built(project: Stack) -> Stack:
 def stack(built: Stack) -> Stack:
     """The services up and healthy, without a trainer."""
     started = time.monotonic()
-    built.compose("up", "--detach", "--wait", "decoder-service", "sandbox-service", timeout_s=300)
+    built.compose("up", "--detach", "--wait", "decoder-service", "sandbox-service", timeout_s=600)
     print(f"\nstack: services healthy after {time.monotonic() - started:.0f} s")
     return built

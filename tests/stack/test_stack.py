@@ -143,7 +143,7 @@ def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Sta
     stack.docker("kill", trainer)
     assert stack.wait_end(trainer) == 137
     stack.compose(
-        "run", "--rm", "--no-deps", "trainer", "train", "text", "--resume", "runs/killed", timeout_s=240
+        "run", "--rm", "--no-deps", "trainer", "train", "text", "--resume", "runs/killed", timeout_s=600
     )
     rows = stack.rows("killed")
     assert [row["step"] for row in rows] == list(range(1, 17))
@@ -152,7 +152,7 @@ def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Sta
         assert sum(share for name, share in row.items() if name.startswith("verdict/")) == pytest.approx(1)
     assert len(stack.rows("killed", "episodes.jsonl")) == 16 * 96
     # Every other verb finds the services too.
-    said = stack.compose("run", "--rm", "--no-deps", "trainer", "evaluate", "runs/killed", timeout_s=240)
+    said = stack.compose("run", "--rm", "--no-deps", "trainer", "evaluate", "runs/killed", timeout_s=600)
     assert re.search(r"^student +24 ", said, re.M), said
     stack.compose("run", "--rm", "--no-deps", "trainer", "report", "runs/killed")
     for room in ("decoder", "sandbox"):
@@ -176,7 +176,7 @@ def test_replicas_share_the_work_and_one_that_comes_back_is_used_again(stack: St
         *scale,
         "decoder-service",
         "sandbox-service",
-        timeout_s=240,
+        timeout_s=600,
     )
     sandboxes, decoders = stack.containers("sandbox-service"), stack.containers("decoder-service")
     assert (len(sandboxes), len(decoders)) == (3, 2)
@@ -206,7 +206,7 @@ def judged(stack: Stack, container: str) -> float:
 def test_every_panel_of_the_dashboard_shows_something(stack: Stack) -> None:
     files = ["tests/stack/observe.yml"]
     flags = ("--profile", "observe")
-    stack.compose(*flags, "build", "prometheus", files=files, timeout_s=300)
+    stack.compose(*flags, "build", "prometheus", files=files, timeout_s=600)
     stack.compose(*flags, "up", "--detach", "--no-deps", "prometheus", "run-metrics", files=files)
     trainer = stack.train("observed", 10)
     stack.wait_step(trainer, "observed", 8)
