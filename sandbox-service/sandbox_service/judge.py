@@ -17,17 +17,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sandbox_service import objects, scripts
+from sandbox_service import objects, results, scripts
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
 from sandbox_service.lint import planned
 from sandbox_service.pool import Pool, no_talk
+from sandbox_service.results import Test
 from sandbox_service.rpc_link import Talk, Workers
 from sandbox_service.rpc_plan import NotRemote, Remote, remote
-from sandbox_service.run import Answer, Ended, Run
+from sandbox_service.run import Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
-from shared.wire import Assurance, InputOutput, JudgeJob, Outcome, TestResult, Usage, Verdict
+from shared.wire import Assurance, InputOutput, JudgeJob, TestResult, Usage, Verdict
 from shared.wire_plan import PlanJob, PlannedJob
 
 _CACHED_PLANS = 4096
@@ -35,29 +36,6 @@ _CACHED_CHARACTERS = 50_000
 _NAMED_REFUSALS = 5
 
 _STRENGTH: dict[Assurance, int] = {"in_sandbox": 0, "rpc": 1, "value": 2}
-_OUTCOMES: dict[str, Outcome] = {
-    "answered": "failed",
-    "load_error": "raised",
-    "exited": "failed",
-    "crashed": "failed",
-    "timeout": "timeout",
-    "memory": "memory",
-    "output_limit": "output_limit",
-    "process_limit": "forbidden",
-}
-_SAID = {
-    "answered": "no answer",
-    "load_error": "the program did not load",
-    "exited": "the program exited before it answered",
-    "crashed": "the program crashed before it answered",
-    "timeout": "the program ran out of time",
-    "memory": "the program ran out of memory",
-    "output_limit": "the program printed too much",
-    "process_limit": "the program started too many processes",
-}
-
-
-Test = Split | Remote | Refusal
 
 
 @dataclass(frozen=True)
@@ -184,7 +162,7 @@ class Judge:
         """Give tests that failed over an object without a value their second hearing; see `objects`."""
         if plan.least == "value":
             return verdict
-        shares = _shares(plan, ended.answers)
+        shares = results.shares(plan.tests, plan.run, ended.answers)
         again = objects.to_ask_again(plan.tests, shares, verdict.tests, plan.run.setup)
         if not again:
             return verdict
@@ -197,7 +175,7 @@ class Judge:
     ) -> Verdict:
         """Judge what came back: `ended` of the run, and what the tests in the judge found, each with its
         milliseconds. Raises as `judge` does."""
-        shares = _shares(plan, ended.answers)
+        shares = results.shares(plan.tests, plan.run, ended.answers)
         taken = [
             (test, share) for test, share in zip(plan.tests, shares, strict=True) if isinstance(test, Split)
         ]
@@ -208,14 +186,16 @@ class Judge:
         tests = []
         for i, (test, share) in enumerate(zip(plan.tests, shares, strict=True)):
             if isinstance(test, Split):
-                tests.append(_result(next(findings), share, ended))
+                tests.append(results.split(next(findings), share, ended))
             elif isinstance(test, Remote):
-                tests.append(_remote(i, *next(found, (Finding("missing", ""), 0.0)), ended))
+                tests.append(results.remote(i, *next(found, (Finding("missing", ""), 0.0)), ended))
             else:
-                tests.append(_beside(share[0], ended))
+                tests.append(results.beside(share[0], ended))
         if ended.how != "answered" and all(test.outcome == "passed" for test in tests):
             tests[-1] = TestResult(
-                outcome=_OUTCOMES[ended.how], message=_said(ended), assurance=tests[-1].assurance
+                outcome=results.OUTCOMES[ended.how],
+                message=results.said(ended),
+                assurance=tests[-1].assurance,
             )
         return Verdict(
             outcome=next((test.outcome for test in tests if test.outcome != "passed"), "passed"),
@@ -249,77 +229,3 @@ def _asked(test: Split | Refusal, setup: str) -> Test:
     except NotRemote as why:
         reason = f"{test.reason}; nor can it run in the judge: line {why.line}: {why}"
         return Refusal(test.source, test.line, reason)
-
-
-def _shares(plan: Plan, answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:
-    """Give each test its answers: the calls' come first, then one for each test that ran beside."""
-    call, beside = 0, len(plan.run.calls)
-    shares: list[tuple[Answer, ...]] = []
-    for test in plan.tests:
-        if isinstance(test, Split):
-            shares.append(tuple(answers[call : call + len(test.calls)]))
-            call += len(test.calls)
-        elif isinstance(test, Remote):
-            shares.append(())
-        else:
-            shares.append((answers[beside],))
-            beside += 1
-    return shares
-
-
-def _result(finding: Finding, share: Sequence[Answer], ended: Ended) -> TestResult:
-    wall_ms = sum(answer.wall_ms for answer in share)
-    match finding.outcome:
-        case "passed":
-            return TestResult(outcome="passed", wall_ms=wall_ms)
-        case "missing":
-            return TestResult(outcome=_OUTCOMES[ended.how], message=_said(ended), wall_ms=wall_ms)
-        case "raised":
-            return TestResult(outcome=_raised(share), message=finding.message, wall_ms=wall_ms)
-        case "limit":
-            message = f"the comparison exceeded the judge's limit: {finding.message}"
-            return TestResult(outcome="failed", message=message, wall_ms=wall_ms)
-        case _:
-            return TestResult(outcome="failed", message=finding.message, wall_ms=wall_ms)
-
-
-def _remote(number: int, finding: Finding, wall_ms: float, ended: Ended) -> TestResult:
-    """Judge a test that ran in the judge."""
-    outcomes: dict[str, Outcome] = {"passed": "passed", "raised": "raised", "memory": "memory"}
-    outcome, message = outcomes.get(finding.outcome, "failed"), finding.message
-    match finding.outcome:
-        case "unsupported":
-            raise InvalidRequest(
-                f"tests[{number}]: {finding.message}",
-                field=f"tests[{number}]",
-                hint='pass plain values, or ask for min_assurance "in_sandbox", which can be forged',
-            )
-        case "missing":
-            outcome, message = _OUTCOMES[ended.how], _said(ended)
-        case "limit":
-            message = f"the test exceeded its limit: {finding.message}"
-    return TestResult(outcome=outcome, message=message, wall_ms=wall_ms, assurance="rpc")
-
-
-def _beside(answer: Answer, ended: Ended) -> TestResult:
-    """Judge a test that ran beside the program: only a value says that it came to its end."""
-    match answer.status:
-        case "value":
-            outcome, message = "passed", ""
-        case "raised":
-            text = answer.payload.decode("utf-8", "replace")
-            outcome, message = _raised([answer]), printable(text)
-            outcome = "failed" if text.partition(":")[0] == "AssertionError" else outcome
-        case _:
-            outcome, message = _OUTCOMES[ended.how], _said(ended)
-    return TestResult(outcome=outcome, message=message, wall_ms=answer.wall_ms, assurance="in_sandbox")
-
-
-def _raised(share: Sequence[Answer]) -> Outcome:
-    """An exception is `raised`; running out of memory keeps its name."""
-    first = next((answer for answer in share if answer.status == "raised"), None)
-    return "memory" if first is not None and first.payload.startswith(b"MemoryError") else "raised"
-
-
-def _said(ended: Ended) -> str:
-    return printable(f"{_SAID[ended.how]}: {ended.detail}" if ended.detail else _SAID[ended.how])
