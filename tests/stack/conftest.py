@@ -109,7 +109,16 @@ class Stack:
 
     def train(self, name: str, steps: int, *more: str) -> str:
         """Start a short run in a container of its own and return its id."""
-        sizes = ["--validation-tasks", "24", "--heldout-tasks", "24", "--eval-steps", "1000"]
+        sizes = [
+            "--batch-size",
+            "48",
+            "--validation-tasks",
+            "24",
+            "--heldout-tasks",
+            "24",
+            "--eval-steps",
+            "1000",
+        ]
         return self.compose(
             "run", "--detach", "--no-deps", "trainer", "train", "text", "--config", "starter-text.yaml",
             "--name", name, "--max-steps", str(steps), "--save-steps", "4", *sizes, *more,

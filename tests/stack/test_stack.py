@@ -150,7 +150,7 @@ def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Sta
     # An outage is nobody's reward: each step has a verdict for each of its messages.
     for row in rows:
         assert sum(share for name, share in row.items() if name.startswith("verdict/")) == pytest.approx(1)
-    assert len(stack.rows("killed", "episodes.jsonl")) == 16 * 96
+    assert len(stack.rows("killed", "episodes.jsonl")) == 16 * 48
     # Every other verb finds the services too.
     said = stack.compose("run", "--rm", "--no-deps", "trainer", "evaluate", "runs/killed", timeout_s=600)
     assert re.search(r"^student +24 ", said, re.M), said
