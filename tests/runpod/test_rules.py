@@ -1,4 +1,4 @@
-"""The deployer keeps the house's rules: it imports `shared` and no room, and its files can be read at one go."""
+"""The deployer keeps the rules of the house: it imports `shared` and no room, and its files are short."""
 
 from __future__ import annotations
 
