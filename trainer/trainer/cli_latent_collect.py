@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data_path", "--data-path", default=STARTER, help="conversations, or `starter` [starter]")
     add("--output", type=Path, required=True, help="folder of the data set")
     add("--plans", choices=["write", "data"], default=None,
-        help="write: the model writes them; data: the rows' own `plan` [starter: data, else write]")  # fmt: skip
+        help="write: the model does; data: the rows' own `plan` [starter: data, else write]")  # fmt: skip
     add("--prompt", default=PROMPT, help="in front of the task, for plans that are written")
     add("--layout", choices=["plain", "chat"], default="chat", help="how the model reads it [chat]")
     add("--at", choices=["predicting", "token"], default="predicting",
@@ -156,10 +156,13 @@ def _write(parts: Path, number: int, batch: Sequence[Conversation], found: list[
 
 def _done(parts: Path) -> set[str]:
     """Return the ids that are collected already."""
-    import pyarrow.parquet as parquet
+    from datasets import Dataset
 
-    files = sorted(parts.glob("*.parquet"))
-    return {name for file in files for name in parquet.read_table(file, columns=["id"])["id"].to_pylist()}
+    files = [str(file) for file in sorted(parts.glob("*.parquet"))]
+    if not files:
+        return set()
+    with tempfile.TemporaryDirectory(prefix="psuedoptimal-") as cache:
+        return set(Dataset.from_parquet(files, columns=["id"], cache_dir=cache)["id"])
 
 
 def _join(parts: Path, output: Path) -> None:

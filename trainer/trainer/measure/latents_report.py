@@ -30,7 +30,7 @@ def report_html(runs: Sequence[RunFolder]) -> str:
     names = ", ".join(run.name for run in runs)
     title = f"Latent run{'s' if len(runs) > 1 else ''} {names}"
     lead = (
-        "A student turns a task into a few vectors; a frozen teacher reads them. What counts is that nothing, "
+        "A student turns a task into a few vectors; a frozen teacher reads them. What counts: nothing, "
         "another task's vectors and noise of the same size do worse."
     )
     body = [
