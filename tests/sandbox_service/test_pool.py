@@ -17,8 +17,8 @@ import pytest
 
 from sandbox_service.jails.process import Process
 from sandbox_service.jails.uids import Uids
-from sandbox_service.pool import Pool
-from sandbox_service.run import Run
+from sandbox_service.pool import Pool, counted_while_waiting
+from sandbox_service.run import Ended, How, Run
 from shared.errors import Broken, Unavailable
 from shared.wire import Limits
 
@@ -202,3 +202,18 @@ def _post_and_kill(url: str, body: Any, service: subprocess.Popen[str], name: st
             await post
 
     asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    ("how", "detail", "cpu_ms", "wall_ms", "again"),
+    [
+        ("timeout", "CPU time limit while loading", 5000, 9000, True),
+        ("timeout", "CPU time limit before answer 1 of 3", 5000, 5600, False),
+        ("timeout", "wall time limit while loading", 100, 15_000, False),
+        ("answered", "", 100, 900, False),
+    ],
+)
+def test_ticks_counted_while_others_had_the_processors_are_doubted(
+    how: How, detail: str, cpu_ms: float, wall_ms: float, again: bool
+) -> None:
+    assert counted_while_waiting(Ended(how, detail, (), cpu_ms, wall_ms, None, "", "")) is again

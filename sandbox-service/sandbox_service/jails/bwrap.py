@@ -42,6 +42,7 @@ class Bwrap:
     """The bubblewrap jail. Raises JailMissing where the program or the kernel's permission is missing."""
 
     name = "bwrap"
+    exact_cpu = True
 
     def __init__(self, uids: Uids, python: Path | None = None) -> None:
         self.program = shutil.which("bwrap") or ""

@@ -85,6 +85,7 @@ class Docker:
             )
         self.gvisor, self.uids, self.host = runtime == "runsc", uids, host
         self.name = "docker-gvisor" if self.gvisor else "docker"
+        self.exact_cpu = not self.gvisor
         self.python = python or Path("python3")
         self.layers: tuple[str, ...] = (
             "gVisor's own kernel (by Docker)"

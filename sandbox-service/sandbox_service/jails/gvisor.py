@@ -62,6 +62,7 @@ class GVisor:
     """The gVisor jail. Raises JailMissing where the program or the kernel's permission is missing."""
 
     name = "gvisor"
+    exact_cpu = False
 
     def __init__(self, uids: Uids, python: Path | None = None, *, old: bool = True) -> None:
         """old   accept a runsc of before 2023, which has only the platform ptrace"""

@@ -42,9 +42,14 @@ class Start:
 
 
 class Jail(Protocol):
-    """One way to hold a zygote. Lane numbers run from 0 and are reused; uids and folders hang on them."""
+    """One way to hold a zygote. Lane numbers run from 0 and are reused; uids and folders hang on them.
+
+    exact_cpu   whether CPU time is what a processor worked; gVisor counts ticks of the clock while a program
+                would run, some of them while others have the processors
+    """
 
     name: str
+    exact_cpu: bool
     layers: tuple[str, ...]
     weaknesses: tuple[str, ...]
     python: Path

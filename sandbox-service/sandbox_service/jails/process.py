@@ -42,6 +42,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 class Process:
     """The process jail, as strong as this machine lets it be; `name` says which."""
 
+    exact_cpu = True
+
     def __init__(self, uids: Uids, python: Path | None = None) -> None:
         self.uids = uids
         self.filtered = harden.LINUX and seccomp.supported()
