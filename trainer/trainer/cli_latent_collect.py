@@ -47,10 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validation-tasks", type=int, default=64, help="starter: validation tasks [64]")
     add("--heldout-tasks", type=int, default=240, help="starter: test tasks [240]")
     add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
-    parser.epilog = (
-        "example:\n  psuedoptimal collect hidden --data_path conversations.json --output hidden \\\n"
-        "      --teacher_model_name_or_path Qwen/Qwen2.5-7B-Instruct"
-    )
+    parser.epilog = "example:\n  psuedoptimal collect hidden --output hidden --train-tasks 100"
 
 
 def command(args: argparse.Namespace) -> int:
