@@ -40,6 +40,12 @@ def test_up_makes_each_role_once_and_wires_them(fake: Any, deployer: Make, wante
         f"http://{made['decoder']['id']}.runpod.internal:8001"
     )
     assert made["trainer"]["env"]["PSUEDOPTIMAL_SANDBOX_URL"] == f"https://{endpoint['id']}.api.runpod.ai"
+    model = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+    assert (
+        made["trainer"]["env"]["PSUEDOPTIMAL_GENERATOR_MODEL"]
+        == made["decoder"]["env"]["DECODER_MODEL"]
+        == model
+    )
     assert made["trainer"]["env"]["DECODER_TOKEN"] == made["decoder"]["env"]["DECODER_TOKEN"]
     assert made["trainer"]["mounts"]["network"] == [{"volumeId": volume["id"], "path": "/workspace"}]
     assert made["trainer"]["dataCenterId"] == volume["dataCenter"]
@@ -80,6 +86,7 @@ def test_one_pod_is_enough(fake: Any, deployer: Make, wanted: Wanted) -> None:
     assert list(pods(fake)) == ["trainer"] and len(fake.ids()) == 1
     trainer = pods(fake)["trainer"]
     assert not trainer["globalNetworking"]["enabled"] and "PSUEDOPTIMAL_DECODER_URL" not in trainer["env"]
+    assert trainer["env"]["DECODER_MODEL"].startswith("Qwen/")
 
 
 def test_the_next_candidate_is_taken_where_there_is_no_capacity(

@@ -56,6 +56,10 @@ class Deployment(BaseModel):
     registry: str | None = Field(
         None, min_length=1, description="id of a registry credential, for private images"
     )
+    generator_model: str = Field(
+        "Qwen/Qwen2.5-Coder-1.5B-Instruct", pattern=r"^[^\s]+$",
+        description="the frozen decoder's model: hub name, or `starter` for its own",
+    )  # fmt: skip
     decoder: Literal["colocated", "pod"] = Field("colocated", description="where the decoder runs")
     sandbox: Literal["colocated", "endpoint"] = Field("colocated", description="where the sandbox runs")
     sandbox_secret: str | None = Field(
@@ -213,4 +217,11 @@ def is_secret(variable: str) -> bool:
 
 
 def _given(wanted: Deployment) -> dict[str, str]:
-    return {**wanted.env, **{name: f"{{{{ RUNPOD_SECRET_{of} }}}}" for name, of in wanted.secrets.items()}}
+    # Both are told, so that the trainer finds the decoder it was promised; a user's own variables win.
+    model = wanted.generator_model
+    names = () if model == "starter" else ("DECODER_MODEL", "PSUEDOPTIMAL_GENERATOR_MODEL")
+    return {
+        **dict.fromkeys(names, model),
+        **wanted.env,
+        **{name: f"{{{{ RUNPOD_SECRET_{of} }}}}" for name, of in wanted.secrets.items()},
+    }
