@@ -30,7 +30,7 @@ class Runs(Collector):
         self.folder = folder
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Give run_step{run} and run_value{run, name}, name as in metrics.jsonl (time/step_s, pass_rate, ...)."""
+        """Give run_step{run} and run_value{run, name}; name as in metrics.jsonl (time/step_s, ...)."""
         steps = GaugeMetricFamily("run_step", "last step of a run", labels=["run"])
         values = GaugeMetricFamily("run_value", "figures of a run's last step", labels=["run", "name"])
         for path in sorted(self.folder.glob("*/metrics.jsonl")):
