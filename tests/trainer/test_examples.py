@@ -13,7 +13,7 @@ from trainer.cli import CHANNELS, VERBS, main, make_parser
 from trainer.config import CONFIGS
 
 # What `demo` and `demo program` leave, as a shell would find it, and what an earlier example makes.
-LEFT_BY_DEMO = re.compile(r"runs/demo-(program-)?\*-seed[*1]")
+LEFT_BY_DEMO = re.compile(r"runs/demo-(program-|latent-)?\*-seed[*1]")
 MAKES = ("-o", "--output", "--svg", "--out", "--second-out", ">", ">>")
 
 

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="else one is started")  # fmt: skip
         part.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.epilog = (
-        "example:\n  psuedoptimal latent send runs/demo-latent-seed1 --decode \\\n"
+        "example, after `psuedoptimal demo latent`:\n"
+        "  psuedoptimal latent send runs/demo-latent-*-seed1 --decode \\\n"
         '      --task "Write a function to find the sum of the odd numbers from 1 to n." \\\n'
         '      --signature "def total(n):"'
     )

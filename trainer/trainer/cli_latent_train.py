@@ -58,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
     parser.epilog = (
         "examples:\n  psuedoptimal train latent --config starter-latent.yaml\n"
-        "  psuedoptimal train latent --teacher_model_name_or_path Qwen/Qwen2.5-7B-Instruct \\\n"
-        "      --student_model_name_or_path Qwen/Qwen2.5-0.5B --data_path alfworld_sft.json \\\n"
-        "      --hf_hidden_repo hidden_states --output_dir latent_out --K 128 --bf16 --model_max_length 4096"
+        "  psuedoptimal train latent --config starter-latent.yaml --output_dir latent_out --K 4"
     )
 
 

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
     add("--sandbox-url", "--sandbox_url", action="append", metavar="URL", help="else one is started")
     add("--json", action="store_true", help="print the tables as JSON")
-    parser.epilog = "example:\n  psuedoptimal evaluate latent runs/demo-latent-*"
+    parser.epilog = "example:\n  psuedoptimal evaluate latent runs/demo-latent-*-seed*"
 
 
 def command(args: argparse.Namespace) -> int:

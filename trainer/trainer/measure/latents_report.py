@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, shown together")
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.epilog = (
-        "example, after `psuedoptimal demo latent`:\n  psuedoptimal report latent runs/demo-latent-*"
+        "example, after `psuedoptimal demo latent`:\n  psuedoptimal report latent runs/demo-latent-*-seed*"
     )
 
 
