@@ -52,21 +52,28 @@ def test_what_the_schema_calls_a_number_must_be_one(
 # --- documents ---------------------------------------------------------------------------------------
 
 
-def examples() -> Iterator[tuple[Path, str, str]]:
-    """Yield (file, command, what follows it) of every curl that talks to /v1 in any document."""
+def examples() -> Iterator[tuple[Path, list[str], str]]:
+    """Yield (file, words of the command, the line below it) of every curl to /v1 in any document."""
     for file in DOCUMENTS:
-        text = file.read_text(encoding="utf-8")
-        for found in re.finditer(
-            r"^(?:\$ |    )?(curl [^\n]*/v1/(?:[^\n]*\\\n)*[^\n]*)\n([^\n]*)", text, re.M
-        ):
-            yield file, found[1], found[2]
+        lines = iter(file.read_text(encoding="utf-8").splitlines())
+        for line in lines:
+            command = line.strip().removeprefix("$ ")
+            if command.startswith("curl ") and "/v1/" in command:
+                words = None
+                while words is None:
+                    try:
+                        words = shlex.split(command) if not command.endswith("\\") else None
+                    except ValueError:  # a quotation goes on in the next line
+                        words = None
+                    if words is None:
+                        command = f"{command.removesuffix(chr(92))}\n{next(lines)}"
+                yield file, words, next(lines, "")
 
 
-def run_example(command: str, ports: dict[str, int]) -> Any:
-    """Run a documented curl as it stands, but for the port and a prompt's mark."""
+def run_example(words: list[str], ports: dict[str, int]) -> Any:
+    """Run a documented curl as it stands, but for the port."""
     for port, here in ports.items():
-        command = command.replace(f":{port}", f":{here}")
-    words = shlex.split(command.replace("\\\n", " "))
+        words = [word.replace(f"localhost:{port}/", f"localhost:{here}/") for word in words]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     return json.loads(done.stdout)
 
@@ -116,16 +123,18 @@ def test_every_documented_curl_gives_what_stands_below_it(
     decoder = start()
     ports = {"8001": int(decoder.url.rsplit(":", 1)[1]), "8002": sandbox_port}
     seen = set()
-    for file, command, below in examples():
-        seen.update(port for port in ports if f":{port}/" in command)
-        found = run_example(command, ports)
+    for file, words, below in examples():
+        seen.update(port for port in ports if any(f":{port}/" in word for word in words))
+        found = run_example(words, ports)
         if below.startswith("{"):
-            assert without_measures(found) == without_measures(json.loads(below)), f"{file.name}: {command}"
+            assert without_measures(found) == without_measures(json.loads(below)), f"{file.name}: {words}"
     assert seen == set(ports)
 
 
 def test_every_setting_a_document_names_exists() -> None:
     known = {f"DECODER_{name.upper()}" for name in DecoderSettings.model_fields} | {"DECODER_URL"}
+    for file in (*ROOT.glob("docker-compose.yml"), *ROOT.glob("services/*/docker-compose.yml")):
+        known |= set(re.findall(r"\$\{(DECODER_[A-Z_]+)", file.read_text(encoding="utf-8")))
     for file in DOCUMENTS:
         named = set(re.findall(r"\bDECODER_[A-Z_]*[A-Z]\b", file.read_text(encoding="utf-8")))
         assert named <= known, file
