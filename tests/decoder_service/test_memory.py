@@ -68,7 +68,7 @@ def child(code: str, model: Path, limit_mb: int) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_a_batch_the_memory_does_not_hold_is_halved_until_it_does(model_dir: Path) -> None:
-    out, log = child(DECODE, model_dir, 20)
+    out, log = child(DECODE, model_dir, 8)
     assert "out of memory, batch halved" in log
     assert out == '{"same": true, "count": 64}'
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 from datetime import timedelta
 
+import torch.distributed
 from accelerate import PartialState
 
 
@@ -13,7 +15,15 @@ def join(*, cpu: bool, deadline_s: float) -> PartialState:
     cpu         whether they compute on CPU: accelerate leaves such processes alone unless it is told
     deadline_s  how long one of them may wait for its services
     """
-    return PartialState(cpu=cpu, timeout=timedelta(seconds=patience_s(deadline_s)))
+    found = PartialState(cpu=cpu, timeout=timedelta(seconds=patience_s(deadline_s)))
+    atexit.register(_leave)
+    return found
+
+
+def _leave() -> None:
+    """Leave the group before the interpreter ends: a gloo thread that outlives it aborts the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def patience_s(deadline_s: float) -> float:
