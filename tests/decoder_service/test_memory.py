@@ -15,7 +15,7 @@ from decoder_service.engines.memory import fits
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 
 SETUP = """
-import json, logging, resource, sys
+import ctypes, json, logging, resource, sys
 import torch
 from decoder_service.engines.engine import Decoding, Row
 from decoder_service.engines.hf import load_engine
@@ -26,12 +26,13 @@ logging.basicConfig(level=logging.WARNING, format="%(message)s")
 engine = load_engine(DecoderSettings(model=sys.argv[1], max_batch=64))
 
 def limit(more_mb):
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed must not serve in its place
     pages = int(open("/proc/self/statm").read().split()[0])
     most = pages * resource.getpagesize() + more_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 """
 DECODE = """
-messages = [f"f{n} " + "x " * 200 for n in range(64)]
+messages = [f"f{n} " + "x " * 600 for n in range(64)]
 rows = [Row(m, ids, 1) for m, ids in zip(messages, engine.prepare(messages))]
 alone = [engine.decode([row], Decoding(3, 0.9))[0] for row in rows[::16]]
 limit(int(sys.argv[2]))
