@@ -15,6 +15,7 @@ import pytest
 
 from playground.talk import statements
 from shared.errors import InvalidRequest
+from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.rewards import Judged, score
 from trainer.config import ConfigError
 from trainer.measure import ask
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 Serve = Callable[..., httpx.Client]
 NAME = "trained"
 MESSAGE = "solve total nums % 2 != ** 2"
+FIGURES = {"reward/multiplier": 3.5, "reward/budget": 8.0}
 
 
 class Field(HTMLParser):
@@ -163,19 +165,22 @@ def test_statements_are_taken_apart_as_the_judge_wants_them() -> None:
 
 
 @pytest.mark.parametrize("passed", [True, False])
-@pytest.mark.parametrize("kind", ["ratio", "log_ratio", "lagrangian", "relative"])
+@pytest.mark.parametrize("kind", ["ratio", "log_ratio", "budget", "lagrangian", "relative"])
 def test_what_a_message_earns_is_what_training_pays(trained: Path, kind: Any, passed: bool) -> None:
     config = ask.config_of(trained).model_copy(update={"reward": kind})
-    found = ask.earned(config, passed=passed, tokens=10, reference_tokens=40, multiplier=3.5)
-    assert found.reward == pytest.approx(float(score(config, Judged([passed], [10], [40]), 3.5)[0]))
+    found = ask.earned(config, passed=passed, tokens=10, reference_tokens=40, figures=FIGURES)
+    level = FIGURES.get(f"reward/{controller.name}") if (controller := controller_of(config)) else 0.0
+    assert found.reward == pytest.approx(float(score(config, Judged([passed], [10], [40]), level)[0]))
     assert found.how
 
 
 def test_by_hand_the_rewards_are_these(trained: Path) -> None:
-    """ratio: 10 x 40 / 10; log_ratio: 1 + 0.5 x log4(4); lagrangian: 3.5 - 10 / 40; relative: alone, 3.5."""
-    for kind, wanted in (("ratio", 40.0), ("log_ratio", 1.5), ("lagrangian", 3.25), ("relative", 3.5)):
+    """ratio: 10 x 40 / 10; log_ratio: 1 + 0.5 x log4(4); lagrangian: 3.5 - 10 / 40; relative: alone, 3.5;
+    budget: 2 of 8 tokens over, 1 - 2 / 8."""
+    kinds = {"ratio": 40.0, "log_ratio": 1.5, "lagrangian": 3.25, "relative": 3.5, "budget": 0.75}
+    for kind, wanted in kinds.items():
         config = ask.config_of(trained).model_copy(update={"reward": kind})
-        found = ask.earned(config, passed=True, tokens=10, reference_tokens=40, multiplier=3.5)
+        found = ask.earned(config, passed=True, tokens=10, reference_tokens=40, figures=FIGURES)
         assert found.reward == pytest.approx(wanted), kind
 
 

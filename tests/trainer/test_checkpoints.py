@@ -16,7 +16,7 @@ from trainer.runs import COMPLETE, Run
 
 pytestmark = pytest.mark.slow
 
-KEYS = ("multiplier", "seconds")
+KEYS = ("controller", "seconds")
 SMALL = [
     "--dataset", "starter", "--no-lora", "--generator-model", "echo", "--train-tasks", "4",
     "--max-steps", "3",

@@ -144,6 +144,7 @@ def test_a_wrong_file_is_named_with_the_way_out(tmp_path: Path, text: str, said:
         ({"batch_size": "many"}, "batch_size='many'"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"multiplier_min": 5, "multiplier_max": 1}, "multiplier_min=5.0 is above"),
+        ({"budget": 20, "budget_start": 12}, "budget_start=12 is below budget=20"),
         ({"gradient_accumulation_steps": 4, "steps_per_generation": 6}, "take a multiple or a divisor"),
         ({"num_iterations": 3, "save_steps": 10}, "a sampled batch lasts 3 steps"),
         ({"quantization": "nf4", "lora": None}, "4-bit weights cannot be trained"),

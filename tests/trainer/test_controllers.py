@@ -1,15 +1,20 @@
-"""The multiplier, step by step by hand, and over a resume."""
+"""What steers a reward, step by step by hand, and over a resume."""
 
 from __future__ import annotations
 
 import pytest
 
-from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.controllers import Budget, Controller, Multiplier, controller_of
 from trainer.config_text import Reward
 
+SHRINKING = {"reward": "budget", "budget": 10, "budget_start": 20, "budget_rate": 0.25}
 
-def controller(**settings: object) -> Multiplier:
-    return Multiplier.of(Reward.model_validate({"multiplier_rate": 0.5, "target_pass_rate": 0.9, **settings}))
+
+def controller(**settings: object) -> Controller:
+    usual = {"reward": "relative", "multiplier_rate": 0.5, "target_pass_rate": 0.9}
+    found = controller_of(Reward.model_validate({**usual, **settings}))
+    assert found is not None
+    return found
 
 
 def test_the_multiplier_rises_below_the_target_and_falls_above_it() -> None:
@@ -37,12 +42,45 @@ def test_memory_smooths_the_pass_rate() -> None:
     assert found.pass_rate == pytest.approx(0.75 * 0.8 + 0.25 * 0.4)
 
 
-def test_a_restored_controller_goes_on_as_if_it_had_never_stopped() -> None:
-    whole, first = controller(pass_rate_memory=0.5), controller(pass_rate_memory=0.5)
+def test_a_budget_shrinks_while_the_pass_rate_holds_and_grows_back_at_most_to_its_start() -> None:
+    found = controller(**SHRINKING)
+    seen = []
+    for rate in (0.9, 1.0, 0.8, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0):
+        found.update(rate)
+        seen.append(found.value)
+    # 20 x 0.75, x 0.75, x 1.25, x 0.75 and again, which ends at 10; then x 1.25 until 20 again.
+    assert seen == pytest.approx([15, 11.25, 14.0625, 10.546875, 10, 12.5, 15.625, 19.53125, 20])
+
+
+def test_a_budget_without_a_start_stays_what_it_is() -> None:
+    found = controller(reward="budget", budget=12)
+    for rate in (0.0, 1.0):
+        found.update(rate)
+        assert found.value == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "steered"),
+    [
+        ("ratio", None),
+        ("log_ratio", None),
+        ("budget", Budget),
+        ("lagrangian", Multiplier),
+        ("relative", Multiplier),
+    ],
+)
+def test_each_kind_of_reward_has_its_controller(kind: str, steered: type[Controller] | None) -> None:
+    found = controller_of(Reward.model_validate({"reward": kind}))
+    assert (type(found) if found else None) is steered
+
+
+@pytest.mark.parametrize("settings", [{}, SHRINKING])
+def test_a_restored_controller_goes_on_as_if_it_had_never_stopped(settings: dict[str, object]) -> None:
+    whole, first = (controller(pass_rate_memory=0.5, **settings) for _ in range(2))
     for rate in (0.2, 0.9, 0.7):
         whole.update(rate)
         first.update(rate)
-    second = controller(pass_rate_memory=0.5)
+    second = controller(pass_rate_memory=0.5, **settings)
     second.load(first.state())
     for rate in (0.1, 1.0):
         whole.update(rate)

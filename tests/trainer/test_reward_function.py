@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.exchange import Exchange, check_generator
 from trainer.channels.text.reward_function import CompressionReward
 from trainer.config import ConfigError
@@ -40,7 +40,7 @@ def make(
         decoder_url=[rooms.decoder.url], sandbox_url=[rooms.sandbox.url], **{"deadline_s": 60.0, **settings}
     )
     ends = frozenset({tokenizer.eos_token_id})
-    return CompressionReward(config, tasks, tokenizer, ends, Multiplier.of(config))
+    return CompressionReward(config, tasks, tokenizer, ends, controller_of(config))
 
 
 def call(

@@ -11,8 +11,8 @@ from trainer.channels.text.rewards import Judged, score
 from trainer.config_text import Reward
 
 
-def rewards(judged: Judged, multiplier: float = 0.0, **settings: object) -> list[float]:
-    return score(Reward.model_validate(settings), judged, multiplier).tolist()
+def rewards(judged: Judged, level: float = 0.0, **settings: object) -> list[float]:
+    return score(Reward.model_validate(settings), judged, level).tolist()
 
 
 def test_ratio_is_ten_times_reference_over_message_tokens_or_minus_one() -> None:
@@ -34,7 +34,7 @@ def test_a_one_token_message_earns_the_whole_reference_without_floor_or_cap() ->
 
 def test_a_group_that_fails_as_a_whole_has_no_variance_in_ratio_and_log_ratio() -> None:
     judged = Judged([0, 0, 0, 0], [0, 3, 40, 256], [30] * 4)
-    for kind in ("ratio", "log_ratio", "relative"):
+    for kind in ("ratio", "log_ratio", "budget", "relative"):
         assert np.ptp(rewards(judged, reward=kind)) == 0
 
 
@@ -42,6 +42,13 @@ def test_log_ratio_grows_by_half_per_factor_of_four_and_is_bounded() -> None:
     # reference / tokens = 1, 4, 16, 64, 1/4, 1/1024: log4 = 0, 1, 2, 3 (cut to 2), -1, -5 (cut to -2)
     judged = Judged([1] * 6, [64, 16, 4, 1, 256, 65536], [64] * 6)
     assert rewards(judged, reward="log_ratio") == pytest.approx([1, 1.5, 2, 2, 0.5, 0])
+
+
+def test_budget_pays_within_so_many_tokens_and_less_in_proportion_above() -> None:
+    # A budget of 10 and a slack of 8: 2 over is 1 - 2/8, 8 over and more is 0; failing is -1 at any length.
+    judged = Judged([1, 1, 1, 1, 1, 0], [2, 10, 12, 18, 40, 2], [24] * 6)
+    assert rewards(judged, 10.0, reward="budget") == [1, 1, 0.75, 0, 0, -1]
+    assert rewards(judged, 10.0, reward="budget", budget_slack=0, fail_reward=-2) == [1, 1, 0, 0, 0, -2]
 
 
 def test_lagrangian_is_multiplier_times_passed_minus_relative_length() -> None:
@@ -68,7 +75,7 @@ def test_a_length_floor_ends_the_gain_of_being_shorter() -> None:
 
 def test_no_message_is_rewarded_with_infinity_or_nan() -> None:
     judged = Judged([1, 0], [0, 0], [1, 1])
-    for kind in ("ratio", "log_ratio", "lagrangian", "relative"):
+    for kind in ("ratio", "log_ratio", "budget", "lagrangian", "relative"):
         assert all(math.isfinite(value) for value in rewards(judged, 1.0, reward=kind))
 
 

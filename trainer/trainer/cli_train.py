@@ -138,7 +138,7 @@ def _opened(
     raises  ConfigError if another process writes to the run
     """
     main = int(os.environ.get("RANK", "0")) == 0
-    damage_of = functools.partial(damage, keys=("multiplier", "seconds"))
+    damage_of = functools.partial(damage, keys=("controller", "seconds"))
     if not main:
         checkpoint = Run.open(resume).last_checkpoint(damage_of)[0] if resume else None
         yield None, checkpoint, resume or config.runs / str(config.name)

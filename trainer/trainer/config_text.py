@@ -129,7 +129,7 @@ class Rollouts(Section):
 class Reward(Section):
     """Reward."""
 
-    reward: Literal["ratio", "log_ratio", "lagrangian", "relative"] = Field(
+    reward: Literal["ratio", "log_ratio", "budget", "lagrangian", "relative"] = Field(
         "ratio", description="see rewards.py"
     )
     pass_reward: float = Field(
@@ -137,7 +137,7 @@ class Reward(Section):
         description="ratio: times reference / message tokens when all tests pass",
     )  # fmt: skip
     fail_reward: float = Field(
-        -1.0, ge=-MAX_REWARD, le=MAX_REWARD, description="ratio, log_ratio: when any test fails"
+        -1.0, ge=-MAX_REWARD, le=MAX_REWARD, description="ratio, log_ratio, budget: when any test fails"
     )
     length_floor: int = Field(1, ge=1, le=10_000, description="shorter messages count as this long")
     ratio_cap: float | None = Field(None, gt=0, description="ratio: compression beyond this earns no more")
@@ -150,7 +150,8 @@ class Reward(Section):
         0.9,
         gt=0,
         le=1,
-        description="lagrangian, relative: the pass rate to hold; also what the best checkpoint must reach",
+        description="lagrangian, relative, budget: the pass rate to hold; also what the best checkpoint must "
+        "reach",
     )
     multiplier: float = Field(
         1.0, ge=0, le=MAX_REWARD, description="lagrangian, relative: reward of passing, at the start"
@@ -161,7 +162,21 @@ class Reward(Section):
     multiplier_min: float = Field(0.1, ge=0, le=MAX_REWARD, description="lower bound of the multiplier")
     multiplier_max: float = Field(10.0, gt=0, le=MAX_REWARD, description="upper bound of the multiplier")
     pass_rate_memory: float = Field(
-        0.0, ge=0, lt=1, description="multiplier: weight of earlier steps' pass rate"
+        0.0, ge=0, lt=1, description="multiplier, budget: weight of earlier steps' pass rate"
+    )
+    budget: float = Field(
+        16.0, ge=1, le=10_000, description="budget: tokens a passing message may have to be paid in full"
+    )
+    budget_start: float | None = Field(
+        None, ge=1, le=10_000,
+        description="budget: the same at the start, annealed to `budget` while target_pass_rate holds; null "
+        "begins at `budget`",
+    )  # fmt: skip
+    budget_rate: float = Field(
+        0.02, ge=0, lt=1, description="budget: share by which it shrinks in a step, or grows below the target"
+    )
+    budget_slack: float = Field(
+        8.0, ge=0, le=10_000, description="budget: tokens over it at which nothing is paid; 0 is at once"
     )
 
 
@@ -218,6 +233,10 @@ class TextConfig(Output, Services, Reward, Rollouts, Optimiser, Data, Models):
         if self.multiplier_min > self.multiplier_max:
             raise ValueError(
                 f"multiplier_min={self.multiplier_min} is above multiplier_max={self.multiplier_max}"
+            )
+        if self.budget_start is not None and self.budget_start < self.budget:
+            raise ValueError(
+                f"budget_start={self.budget_start:g} is below budget={self.budget:g}; it is annealed down"
             )
         cycle = (self.steps_per_generation or self.gradient_accumulation_steps) * self.num_iterations
         if cycle % self.gradient_accumulation_steps and self.gradient_accumulation_steps % cycle:

@@ -209,10 +209,9 @@ class Desk:
         return written.text, written.refused
 
     def _earned(self, run: str, task: ask.Task, passed: bool, tokens: int) -> ask.Earned:
-        multiplier = self._folders.card(run).figures.get("reward/multiplier")
         return ask.earned(
-            self._config(run), passed=passed, tokens=tokens,
-            reference_tokens=self._words_of(run).count(task.reference), multiplier=multiplier,
+            self._config(run), passed=passed, tokens=tokens, figures=self._folders.card(run).figures,
+            reference_tokens=self._words_of(run).count(task.reference),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ never goes to a model hub. torch is imported when a student is loaded.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,15 +110,18 @@ class Earned:
 
 
 def earned(
-    config: TextConfig, *, passed: bool, tokens: int, reference_tokens: int, multiplier: float | None = None
-) -> Earned:
+    config: TextConfig, *, passed: bool, tokens: int, reference_tokens: int,
+    figures: Mapping[str, float] | None = None,
+) -> Earned:  # fmt: skip
     """Return the reward of one message that stands alone in its group.
 
-    multiplier  what passing was worth when the run last took a step; the config's first one if None
+    figures  of the run's last step, which tell where the reward's controller stood; at its start if None
     """
+    from trainer.channels.text.controllers import controller_of
     from trainer.channels.text.rewards import Judged, score
 
-    worth = config.multiplier if multiplier is None else multiplier
+    controller = controller_of(config)
+    worth = (figures or {}).get(f"reward/{controller.name}", controller.value) if controller else 0.0
     reward = float(score(config, Judged([passed], [tokens], [reference_tokens]), worth)[0])
     length = max(tokens, config.length_floor)
     match config.reward, passed:
@@ -128,6 +132,9 @@ def earned(
             ratio = f"{reference_tokens} / {length}"
             cut = f"cut at ±{config.log_cap:g}"
             how = f"1 + {config.log_scale:g} × log base {config.log_base:g} of {ratio}, {cut}"
+        case ("budget", True):
+            over = f"0 from {config.budget_slack:g} tokens over it on"
+            how = f"1 for passing within {worth:.4g} tokens, {over}; this one has {length}"
         case ("lagrangian", _):
             how = f"{worth:.3g} × {int(passed)} passed − {length} / {reference_tokens} tokens"
         case ("relative", True):

@@ -1,4 +1,4 @@
-"""What happens around a step of a text run: records, the multiplier, and evaluations on validation tasks."""
+"""What happens around a step of a text run: records, the controller, and evaluations on validation tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.tasks.task import Task
 
 
 class Recorder(StepRecorder):
-    """Write metrics and episodes, and hold the multiplier."""
+    """Write metrics and episodes, and move the reward's controller."""
 
     reward: CompressionReward
 
@@ -35,9 +35,10 @@ class Recorder(StepRecorder):
         self.chance = Chance.now()
         batches, step = everywhere(self.reward.take()), state.global_step
         row = step_row(batches)
-        if row.get("pass_rate") is not None and self.config.reward in ("lagrangian", "relative"):
-            row["reward/multiplier"] = self.reward.multiplier.value
-            self.reward.multiplier.update(row["pass_rate"])
+        controller = self.reward.controller
+        if row.get("pass_rate") is not None and controller is not None:
+            row[f"reward/{controller.name}"] = controller.value
+            controller.update(row["pass_rate"])
         self._time(row)
         self.row = row
         if self.run is not None:
@@ -63,11 +64,13 @@ class Recorder(StepRecorder):
 
     def state(self) -> dict[str, Any]:
         """Return what must survive a resume."""
-        return {"multiplier": self.reward.multiplier.state(), **super().state()}
+        controller = self.reward.controller
+        return {"controller": controller.state() if controller else {}, **super().state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state."""
-        self.reward.multiplier.load(state["multiplier"])
+        if self.reward.controller is not None:
+            self.reward.controller.load(state["controller"])
         super().load(state)
 
 

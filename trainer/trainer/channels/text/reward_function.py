@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from shared.errors import NoAnswer, RequestRefused
 from shared.wire import MAX_TEXT
-from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.controllers import Controller
 from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused, patiently, unless_stopped
 from trainer.channels.text.rewards import Judged, score
 from trainer.config_text import TextConfig
@@ -59,7 +59,7 @@ class CompressionReward:
     tasks       the training tasks; the data set's `task` column holds indices into it
     tokenizer   the student's
     end_ids     tokens that end a message
-    multiplier  what passing is worth; used by the lagrangian and relative rewards
+    controller  what steers the reward by the pass rate; None if nothing does
     stopping    set when the run is to stop: an outage is then not waited for
     taken       batches since the trainer last took them
     missing     why the last call has no rewards: an outage, a task the judge refuses, a token the services
@@ -70,7 +70,7 @@ class CompressionReward:
     tasks: Sequence[Task]
     tokenizer: Any
     end_ids: frozenset[int]
-    multiplier: Multiplier
+    controller: Controller | None
     stopping: threading.Event = field(default_factory=threading.Event)
     taken: list[Batch] = field(default_factory=list)
     missing: str = ""
@@ -117,7 +117,8 @@ class CompressionReward:
             programs[place], outcomes[place] = program, finding.outcome
         reference = [self._reference[i] for i in indices]
         judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference, indices)
-        rewards = [float(value) for value in score(self.config, judged, self.multiplier.value)]
+        level = self.controller.value if self.controller else 0.0
+        rewards = [float(value) for value in score(self.config, judged, level)]
         tasks = [self.tasks[i] for i in indices]
         episodes = [
             Episode(t.task_id, t.family, m.text, m.tokens, ref, program, outcome, reward)

@@ -3,6 +3,9 @@
 ratio       pass_reward x reference / message tokens when all tests pass, else fail_reward: the first
             experiment's README. Unbounded: it pays a lucky short message more than it loses by failing often.
 log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
+budget      1 for passing within so many tokens, less in proportion for up to `budget_slack` more, then 0;
+            failing earns fail_reward. Being shorter than the budget earns nothing; the budget itself may be
+            annealed (controllers.py): it shrinks while the pass rate is what was asked for.
 lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
             (controllers.py) grows until the pass rate is what was asked for.
 relative    the same multiplier for passing (failing costs it), plus how many standard deviations a passing
@@ -37,11 +40,11 @@ class Judged(NamedTuple):
     groups: ArrayLike | None = None
 
 
-def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
+def score(config: Reward, judged: Judged, level: float = 0.0) -> Array:
     """Return the rewards [N] of the configured kind.
 
-    multiplier  lagrangian and relative: what passing is worth at present
-    raises      ValueError if the arrays differ in length or a token count is below 0
+    level   where the controller stands: lagrangian and relative: what passing is worth; budget: its tokens
+    raises  ValueError if the arrays differ in length or a token count is below 0
     """
     passed, tokens, reference = (np.asarray(x, dtype=np.float64) for x in judged[:3])
     if not passed.shape == tokens.shape == reference.shape:
@@ -56,10 +59,12 @@ def score(config: Reward, judged: Judged, multiplier: float = 0.0) -> Array:
             return ratio(passed, length, reference, config.pass_reward, config.fail_reward, config.ratio_cap)
         case "log_ratio":
             return log_ratio(passed, length, reference, config)
+        case "budget":
+            return np.where(passed > 0, _within(length, level, config.budget_slack), config.fail_reward)
         case "lagrangian":
-            return multiplier * passed - length / reference
+            return level * passed - length / reference
         case "relative":
-            return np.where(passed > 0, multiplier + _shortness(passed, length, judged.groups), -multiplier)
+            return np.where(passed > 0, level + _shortness(passed, length, judged.groups), -level)
 
 
 def ratio(
@@ -76,6 +81,12 @@ def log_ratio(passed: Array, length: Array, reference: Array, config: Reward) ->
     return np.where(
         passed > 0, 1 + config.log_scale * np.clip(gain, -config.log_cap, config.log_cap), config.fail_reward
     )
+
+
+def _within(length: Array, budget: float, slack: float) -> Array:
+    """Return [N] 1 up to the budget, 0 from `slack` tokens above it on, in proportion between."""
+    over = np.maximum(length - budget, 0)
+    return np.asarray(over == 0, dtype=np.float64) if slack == 0 else 1 - np.minimum(over / slack, 1)
 
 
 def _shortness(passed: Array, length: Array, groups: ArrayLike | None) -> Array:

@@ -21,7 +21,7 @@ from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, RecordedTrainer, close, train_or_halt
 from trainer.channels.processes import join, patience_s
 from trainer.channels.text.callbacks import HeldOutTasks, Recorder
-from trainer.channels.text.controllers import Multiplier
+from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.exchange import Exchange, check_generator
 from trainer.channels.text.heldout import Evaluation, evaluate, summary_of
 from trainer.channels.text.prompts import encoder_messages
@@ -53,7 +53,7 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     policy = load_policy(config, chosen, processes.local_process_index)
     untrained = _untrained(config, policy, test, run)
     processes.wait_for_everyone()
-    reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, Multiplier.of(config))
+    reward = CompressionReward(config, tasks, policy.tokenizer, policy.end_ids, controller_of(config))
     trainer = _trainer(config, policy, chosen, reward, folder)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
     heldout = HeldOutTasks(trainer, config, validation, run, reward.stopping)
