@@ -22,6 +22,7 @@ VERBS = {
     "train": ("trainer.cli_train", "train a student"),
     "evaluate": ("trainer.measure.evaluate", "measure runs on held-out tasks, beside the baselines"),
     "report": ("trainer.measure.report", "write one self-contained report.html"),
+    "sweep": ("trainer.cli_sweep", "train under several settings of the reward, and draw the front"),
     "compare": ("trainer.cli_compare", "pass rate against bits per message, over channels and seeds"),
     "controls": ("trainer.measure.controls_run", "is it a code or a trick? controls, causes, phrasebook"),
     "language": ("trainer.measure.language_run", "what the messages are like, and how much they change"),
