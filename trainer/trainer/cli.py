@@ -15,6 +15,7 @@ from types import ModuleType
 
 from shared.errors import NoAnswer, RequestRefused
 from trainer.config import ConfigError, refuse_unknown
+from trainer.pace import with_notes
 from trainer.runs import is_disk_full
 
 VERBS = {
@@ -77,20 +78,20 @@ def _guarded(argv: list[str]) -> int:
         refuse_unknown(getattr(args, "parser", parser), unknown)
         return int(verb.command(args))
     except (ConfigError, RequestRefused) as error:
-        return _fail(_said(error), 2)
+        return _fail(with_notes(error), 2)
     except NoAnswer as error:
-        return _fail(_said(error), 1)
+        return _fail(with_notes(error), 1)
     except KeyboardInterrupt as error:
-        return _fail(_said(error), 130)
+        return _fail(with_notes(error), 130)
     except BrokenPipeError:
         # The reader of our output has gone, e.g. `| head`; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if is_disk_full(error):
-            return _fail(f"the disk is full, or a quota reached ({_said(error)}); make room first", 1)
+            return _fail(f"the disk is full, or a quota reached ({with_notes(error)}); make room first", 1)
         if isinstance(error, FileNotFoundError | ModuleNotFoundError):
-            return _fail(_said(error), 2)
+            return _fail(with_notes(error), 2)
         raise
 
 
@@ -112,11 +113,6 @@ def overview() -> str:
         "usage: psuedoptimal VERB ...\n\nA student invents messages, something frozen decodes them, an "
         f"isolated judge says whether it worked.\n\nverbs:\n{verbs}\n\nexample:\n  psuedoptimal demo"
     )
-
-
-def _said(error: BaseException) -> str:
-    """Return an error's text, and below it what was noted on its way out."""
-    return "\n".join([str(error) or "interrupted", *getattr(error, "__notes__", ())])
 
 
 def _fail(text: str, code: int) -> int:

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from trainer.pace import told_where
+
 EXAMPLE = """examples, after `psuedoptimal demo`:
   psuedoptimal compare runs/demo-*-seed* --svg rates.svg
   psuedoptimal compare runs/demo-*-seed* --markdown >> notes.md
@@ -31,7 +33,8 @@ def command(args: argparse.Namespace) -> int:
     from trainer.measure.folder import read_run
 
     try:
-        found = compare([read_run(path) for path in args.runs])
+        with told_where(lambda: "nothing was written"):
+            found = compare([read_run(path) for path in args.runs])
     except (ValueError, FileNotFoundError) as error:
         print(f"psuedoptimal compare: {error}", file=sys.stderr)
         return 2

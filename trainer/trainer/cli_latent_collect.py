@@ -7,6 +7,7 @@ was: what is collected lies in parts beside the output until all of it is there.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from shared.errors import InvalidRequest
 from shared.wire_latents import Turn
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
+from trainer.pace import Pace, told_where
 from trainer.tasks.conversations import Conversation, read_conversations
 
 PROMPT = "Please provide a general plan to solve this task. The task is: "
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validation-tasks", type=int, default=64, help="starter: validation tasks [64]")
     add("--heldout-tasks", type=int, default=240, help="starter: test tasks [240]")
     add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
+    add("--json", action="store_true", help="print the folder and its number of rows as JSON")
     parser.epilog = "example:\n  psuedoptimal collect hidden --output hidden --train-tasks 100"
 
 
@@ -69,7 +72,9 @@ def command(args: argparse.Namespace) -> int:
     done = _done(parts)
     wanted = [row for row in rows if row.id not in done]
     print(f"{len(rows)} rows, {len(rows) - len(wanted)} collected already", file=sys.stderr)
+    pace = Pace("rows collected", len(rows), len(rows) - len(wanted))
     with (
+        told_where(lambda: f"{pace.done} of {len(rows)} rows are in {parts}; the same command goes on"),
         tempfile.TemporaryDirectory(prefix="psuedoptimal-") as logs,
         located(config, Path(logs), judged=False) as here,
     ):
@@ -77,9 +82,9 @@ def command(args: argparse.Namespace) -> int:
         for start in range(0, len(wanted), AT_A_TIME):
             batch = wanted[start : start + AT_A_TIME]
             _write(parts, len(list(parts.glob("*.parquet"))), batch, _collected(args, teacher, batch))
-            print(f"  {len(done) + start + len(batch)} of {len(rows)}", file=sys.stderr)
+            pace.add(len(batch))
     _join(parts, args.output)
-    print(args.output)
+    print(json.dumps({"folder": str(args.output), "rows": len(rows)}) if args.json else args.output)
     return 0
 
 

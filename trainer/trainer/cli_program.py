@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shared.clients import run
 from trainer.config import ConfigError, resolve
 from trainer.config_program import CHUNK, STARTER, ProgramConfig
+from trainer.pace import Pace, told_where
 from trainer.supervise import services
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def command(args: argparse.Namespace) -> int:
     if out.exists() and not args.force:
         raise ConfigError(f"{out}: is there already; give another -o, or --force")
     try:
-        return _archive(args, data, out) if args.verb == "archive" else _unarchive(args, data, out)
+        with told_where(lambda: f"{out} was not written"):
+            return _archive(args, data, out) if args.verb == "archive" else _unarchive(args, data, out)
     except ArchiveError as error:
         print(f"psuedoptimal: {args.file}: {error}", file=sys.stderr)
         return 1
@@ -125,11 +127,12 @@ def coded_by(
 
     policy, found = load_coder(coder), list[str | None]()
     distinct = list(dict.fromkeys(parts))
+    pace = Pace("chunks", len(distinct))
     for start in range(0, len(distinct), BATCH):
         some = distinct[start : start + BATCH]
         best = search(policy, some, executor, Rules(), samples=samples, max_tokens=max_tokens).best
         found += [rollout.program if rollout.solved else None for rollout in best]
-        print(f"  {len(found)} of {len(distinct)} chunks", file=sys.stderr)
+        pace.add(len(some))
     known = dict(zip(distinct, found, strict=True))
     return [known[part] for part in parts]
 

@@ -36,7 +36,7 @@ CONFIG = Path("starter-text.yaml")
 MENU = (
     "reward=relative", "reward=ratio scale_rewards=group", "reward=log_ratio scale_rewards=group",
     "reward=lagrangian multiplier_rate=0.5",
-    "reward=budget budget=12 budget_start=40 scale_rewards=group",
+    "reward=budget budget=12 budget_start=36 scale_rewards=group",
 )  # fmt: skip
 EXAMPLE = f"""Without --point each kind of reward is trained once:
 {chr(10).join(f"  {point}" for point in MENU)}

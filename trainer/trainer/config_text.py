@@ -173,7 +173,7 @@ class Reward(Section):
         "begins at `budget`",
     )  # fmt: skip
     budget_rate: float = Field(
-        0.02, ge=0, lt=1, description="budget: share by which it shrinks in a step, or grows below the target"
+        0.03, ge=0, lt=1, description="budget: share by which it shrinks in a step that holds the pass rate"
     )
     budget_slack: float = Field(
         8.0, ge=0, le=10_000, description="budget: tokens over it at which nothing is paid; 0 is at once"

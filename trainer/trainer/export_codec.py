@@ -44,7 +44,8 @@ class Codec:
             base = str(self.about["base"])
             base = str(STARTER_STUDENT) if base == "psuedoptimal-starter-student" else base
         student = load_student(self.folder, base=base)
-        return encode_tasks(student, tasks, max_new_tokens=int(self.about["max_message_tokens"]))
+        most = int(self.about["max_message_tokens"])
+        return encode_tasks(student, tasks, max_new_tokens=most, told="messages")
 
     def to_bits(self, message: str) -> str:
         """Return a message's code word. Raises CodeError for a text that its tokens do not give back."""

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from shared.errors import NoAnswer
+
 EVERY_S = 5.0
 
 
@@ -31,8 +33,11 @@ class Pace:
         if self.done < self.total and now - self._told < self.every_s:
             return
         self._told = now
-        left = f", about {duration(rest)} left" if (rest := self.rest_s()) else ""
-        print(f"  {self.what}: {self.done} of {self.total}{left}", file=sys.stderr, flush=True)
+        print(f"  {self.what}: {self.done} of {self.total}{self.left()}", file=sys.stderr, flush=True)
+
+    def left(self) -> str:
+        """Return ", about 40 s left", or nothing if nothing is left or known."""
+        return f", about {duration(rest)} left" if (rest := self.rest_s()) else ""
 
     def rest_s(self) -> float:
         """Return the seconds the rest may take, at the pace so far; 0 if nothing is left or known."""
@@ -49,12 +54,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def with_notes(error: BaseException) -> str:
+    """Return an error's text, and below it what was noted on its way out."""
+    return "\n".join([str(error) or "interrupted", *getattr(error, "__notes__", ())])
+
+
 @contextlib.contextmanager
 def told_where(said: Callable[[], str]) -> Iterator[None]:
-    """Add to a Ctrl-C where the work left off and how to go on; `said` returns it, or nothing."""
+    """Add to a Ctrl-C or an outage where the work left off, and how to go on; `said` returns that."""
     try:
         yield
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, NoAnswer) as error:
         if text := said():
             error.add_note(text)
         raise

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from shared.errors import NoAnswer
 from trainer.channels.chance import Chance
+from trainer.pace import Pace, duration
 from trainer.runs import Run, mark_complete
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ class StepRecorder(TrainerCallback):
         self.seconds: dict[str, float] = {}
         self.chance = Chance.now()
         self._started = time.monotonic()
+        self._pace: Pace | None = None
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._started = time.monotonic()
+        self._pace = self._pace or Pace("steps", state.max_steps, state.global_step)
         self.trainer.sample_s = 0.0
 
     def require_rewards(self) -> None:
@@ -72,7 +75,19 @@ class StepRecorder(TrainerCallback):
             return
         self.run.append("metrics.jsonl", [{"step": state.global_step, **self.row, **self.theirs(logs)}])
         if state.global_step % self.config.logging_steps == 0 or state.global_step == 1:
-            say(self.live_line(state.global_step, state.max_steps))
+            say(self.live_line(state.global_step, state.max_steps) + self._left(state.global_step))
+
+    def _left(self, step: int) -> str:
+        """Return how long the rest of the run may take, evaluations included; nothing if nothing is left."""
+        if self._pace is None:
+            return ""
+        self._pace.done = step
+        rest = self.shortened(self._pace.rest_s())
+        return f"  about {duration(rest)} left" if rest > 0 else ""
+
+    def shortened(self, rest_s: float) -> float:
+        """Return the seconds left of so many that the steps would take, where something else ends the run."""
+        return rest_s
 
     def theirs(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Return TRL's figures of the step under our names."""

@@ -5,7 +5,6 @@ The changes come from `controls_messages`; here they are sent through the run's 
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from trainer.channels.text.exchange import Exchange
 from trainer.measure.controls_messages import Change
 from trainer.measure.statistics import Interval, bootstrap_ratio, mean, wilson
+from trainer.pace import Pace
 from trainer.tasks.task import Task
 
 # Pairs of one request: large enough to fill batches, small enough to end within a deadline.
@@ -78,6 +78,7 @@ async def send(
     raises   RoomError if a service gives no answer
     """
     found: list[Sent] = []
+    pace = Pace(what, len(pairs))
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         answer = await exchange.outcomes([tasks[i] for i, _ in part], [text for _, text in part])
@@ -86,7 +87,7 @@ async def send(
             for (task, text), program, finding in zip(part, answer.programs, answer.findings, strict=True)
         ]
         if what and len(pairs) > CHUNK:
-            print(f"  {what}: {len(found)} of {len(pairs)}", file=sys.stderr)
+            pace.add(len(part))
     return found
 
 

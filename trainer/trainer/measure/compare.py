@@ -20,6 +20,7 @@ from trainer.measure.rates import Front, Point, Series, front_of, grouped, point
 from trainer.measure.rates_read import channel_of, path_of, series_of, settings_of
 from trainer.measure.statistics import Interval
 from trainer.measure.tables import finite
+from trainer.pace import Pace
 
 CHANNELS = ("text", "program", "latent")
 SHARE = 0.95
@@ -77,12 +78,14 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     """
     labels = _labels(runs)
     series: list[Series] = []
+    pace = Pace("runs read", len(runs))
     for run in runs:
         own = labels[run.path]
         for one in series_of(run):
             # Only what was trained differs between settings: the others are the same sender.
             trained = one.kind == "student" or one.name.startswith("student")
             series.append(replace(one, setting=own) if trained else one)
+        pace.add()
     _same_tasks(series)
     groups = [_once(group) for group in grouped(series)]
     fronts = _fronts(groups)

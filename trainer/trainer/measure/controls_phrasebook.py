@@ -16,6 +16,7 @@ from trainer.measure.phrasebook import Checked, Removal, align, check, phraseboo
 from trainer.measure.phrasebook_pieces import joined, pieces_of
 from trainer.measure.record import Message, Record
 from trainer.measure.statistics import mean
+from trainer.pace import Pace
 from trainer.tasks.task import Task
 
 SHUFFLES = 3
@@ -65,6 +66,7 @@ async def removals(subject: Subject, records: Sequence[Record]) -> list[Removal]
             ]
     programs: list[str] = []
     config: TextConfig = subject.config
+    pace = Pace("messages without a symbol", len(asked))
     async with Exchange(config) as exchange:
         for start in range(0, len(asked), CHUNK):
             texts = [text for _, _, text in asked[start : start + CHUNK]]
@@ -72,6 +74,7 @@ async def removals(subject: Subject, records: Sequence[Record]) -> list[Removal]
                 texts, max_new_tokens=config.max_program_tokens, temperature=0.0
             )
             programs += [program.text for program in answer]
+            pace.add(len(texts))
     return [
         Removal(task, symbol, before[task] or frozenset(), pieces_of(program))
         for (task, symbol, _), program in zip(asked, programs, strict=True)

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trainer.measure.rates_read import words_of
 from trainer.measure.record import Record
 from trainer.measure.tables import as_text as rows_as_text
 from trainer.measure.tables import finite, row_from_json
+from trainer.pace import told_where, with_notes
 from trainer.runs import Run
 from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
@@ -34,6 +35,8 @@ EXAMPLE = """examples, after `psuedoptimal demo`:
   psuedoptimal controls runs/demo-*-seed1 --other-decoder second-generator
 """
 PARTS = ("names", "tests", "prefixes", "interventions", "transfer", "phrasebook")
+# Under which key controls.json has a part, where that is not its name.
+KEPT_AS = {"prefixes": "prefix"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +75,7 @@ def command(args: argparse.Namespace) -> int:
                 raise ConfigError(f"--{name} {getattr(args, name)}: give a whole number from 1")
         found = examined(args)
     except (NoAnswer, TaskRefused) as error:
-        print(f"psuedoptimal controls: no verdict, so nothing was written: {error}", file=sys.stderr)
+        print(f"psuedoptimal controls: no verdict: {with_notes(error)}", file=sys.stderr)
         return 1
     except (ConfigError, RoomError, ValueError, FileNotFoundError) as error:
         print(f"psuedoptimal controls: {error}", file=sys.stderr)
@@ -90,17 +93,35 @@ def examined(args: argparse.Namespace) -> dict[str, Any]:
     keys = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
     given = {key: value for key in keys if (value := getattr(args, key)) is not None}
     config = config.model_copy(update={"decoder_url": None, "sandbox_url": None, **given})
-    logs = args.run / "logs"
-    with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as urls:
+    logs, file = args.run / "logs", file_of(args, config)
+    before, measured, written = read_object(args.run / file), dict[str, Any](), dict[str, Any]()
+
+    def keep(found: dict[str, Any]) -> None:
+        """Write what there is by now; parts that were not asked for stay as they were measured before."""
+        measured.update(finite(found))
+        same = args.only and all(before.get(key) == measured[key] for key in ("tasks", "checkpoint"))
+        written.update({**before, **measured} if same else measured)
+        Run(folder.path).write_text(file, json.dumps(written, indent=1) + "\n")
+
+    wanted = [part for part in PARTS if part in (args.only or PARTS)]
+    with (
+        told_where(lambda: _left(args, file, wanted, measured)),
+        services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as urls,
+    ):
         located = with_tasks(config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]}), args)
-        found = _parts(folder.path, located, args, logs)
-    found, file = dict(finite(found)), file_of(args, config)
-    before = read_object(args.run / file)
-    if args.only and all(before.get(key) == found[key] for key in ("tasks", "checkpoint")):
-        # Parts that were not asked for now stay as they were measured before.
-        found = {**before, **found}
-    Run(folder.path).write_text(file, json.dumps(found, indent=1) + "\n")
-    return found
+        _measure(folder.path, located, args, wanted, logs, keep)
+    return written
+
+
+def _left(args: argparse.Namespace, file: str, wanted: Sequence[str], measured: dict[str, Any]) -> str:
+    """Return where an examination left off, and the command that does the rest."""
+    flags, rest = sys.argv[1:], [part for part in wanted if KEPT_AS.get(part, part) not in measured]
+    given = {i + 1 for i, word in enumerate(flags) if word == "--only"}
+    kept = [w for i, w in enumerate(flags) if i not in given and w.partition("=")[0] != "--only"]
+    only = [word for part in rest for word in ("--only", part)]
+    state = f"{args.run / file} has what was measured" if measured else "nothing was written yet"
+    again = shlex.join(["psuedoptimal", *kept, *only]) if measured else shlex.join(["psuedoptimal", *flags])
+    return f"{state}; go on with: {again}"
 
 
 def file_of(args: argparse.Namespace, config: TextConfig) -> str:
@@ -112,24 +133,28 @@ def file_of(args: argparse.Namespace, config: TextConfig) -> str:
     return "-".join(["controls", *said]) + ".json"
 
 
-def _parts(folder: Path, config: TextConfig, args: argparse.Namespace, logs: Path) -> dict[str, Any]:
+def _measure(
+    folder: Path, config: TextConfig, args: argparse.Namespace, wanted: Sequence[str], logs: Path,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:  # fmt: skip
+    """Measure the controls, and then part by part; `keep` is given what there is after each."""
     from trainer.channels.text.student import precision, quiet_libraries
     from trainer.measure import controls, controls_decoders, controls_phrasebook
     from trainer.measure.students import encode_tasks, load_student
 
     quiet_libraries()
-    started, parts = time.monotonic(), args.only or PARTS
+    started = time.monotonic()
     tasks = load_tasks(config, args.split)
     checkpoint = checkpoint_folder(folder, args.checkpoint)
     student = load_student(checkpoint, base=config.student_source, precision=precision(config))
     most = config.max_completion_length
     spare = load_tasks(config.model_copy(update={"train_tasks": args.phrases}), "train")
-    said = encode_tasks(student, spare, max_new_tokens=most)
-    subject = controls.Subject(
-        student, words_of(read_run(folder, episodes=False)), tasks,
-        encode_tasks(student, tasks, max_new_tokens=most), said, config,
-    )  # fmt: skip
     print(f"{folder.name}: {len(tasks)} {args.split} tasks of {config.dataset}", file=sys.stderr)
+    said = encode_tasks(student, spare, max_new_tokens=most, told="messages to training tasks")
+    messages = encode_tasks(student, tasks, max_new_tokens=most, told="messages to held-out tasks")
+    words = words_of(read_run(folder, episodes=False))
+    subject = controls.Subject(student, words, tasks, messages, said, config)
+    print(f"part 1 of {len(wanted) + 1}: controls", file=sys.stderr)
     found: dict[str, Any] = {
         "run": folder.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["psuedoptimal", *sys.argv[1:]]), "checkpoint": checkpoint.name,
@@ -139,20 +164,21 @@ def _parts(folder: Path, config: TextConfig, args: argparse.Namespace, logs: Pat
         "controls": controls.senders(subject),
     }  # fmt: skip
     records = [Record(**r) for r in found["controls"].pop("records")["student"]]
-    if "names" in parts:
-        found["names"] = controls.names(subject)
-    if "tests" in parts:
-        found["tests"] = controls.tests(subject, records)
-    if "prefixes" in parts:
-        found["prefix"] = controls.prefixes(subject)
-    if "interventions" in parts:
-        found["interventions"] = controls.interventions(subject, records, most=args.interventions)
-    if "transfer" in parts:
-        decoders = controls_decoders.others(config, args.other_decoder, logs / "decoders")
-        found["transfer"] = controls.transfer(subject, records, decoders, logs)
-    if "phrasebook" in parts:
-        found["phrasebook"] = controls_phrasebook.make(subject, spare, said, records, wanted=args.symbols)
-    return {**found, "seconds": round(time.monotonic() - started, 1)}
+    work: dict[str, Callable[[], Any]] = {
+        "names": lambda: controls.names(subject),
+        "tests": lambda: controls.tests(subject, records),
+        "prefixes": lambda: controls.prefixes(subject),
+        "interventions": lambda: controls.interventions(subject, records, most=args.interventions),
+        "transfer": lambda: controls.transfer(
+            subject, records, controls_decoders.others(config, args.other_decoder, logs / "decoders"), logs
+        ),
+        "phrasebook": lambda: controls_phrasebook.make(subject, spare, said, records, wanted=args.symbols),
+    }
+    keep(found)
+    for number, part in enumerate(wanted, 2):
+        print(f"part {number} of {len(wanted) + 1}: {part}", file=sys.stderr)
+        found[KEPT_AS.get(part, part)] = work[part]()
+        keep({**found, "seconds": round(time.monotonic() - started, 1)})
 
 
 # --- shown ------------------------------------------------------------------------------------------

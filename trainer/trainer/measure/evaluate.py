@@ -27,6 +27,7 @@ from trainer.measure.evaluation_file import command_line, differences, file_name
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
+from trainer.pace import Pace, told_where, with_notes
 from trainer.runs import Run
 from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
@@ -89,11 +90,13 @@ async def measure(
     config            where the services are, and what a program may use
     raises            RoomError if a service gives no answer
     """
-    start, records = time.monotonic(), {}
+    start, records, pace = time.monotonic(), {}, Pace("senders", len(senders))
     async with Exchange(config.model_copy(update={"generator_temperature": 0.0})) as exchange:
         for sender in senders:
             found = records[sender.name] = await evaluate_messages(tasks, sender.messages, exchange)
-            print(f"  {sender.name}: {sum(r.passed for r in found)} of {len(tasks)} passed", file=sys.stderr)
+            pace.done += 1
+            passed = f"{sum(r.passed for r in found)} of {len(tasks)} passed"
+            print(f"  {sender.name}: {passed}{pace.left()}", file=sys.stderr)
         who = await exchange.identities()
     first = next((s.messages for s in senders if s.kind == "untrained"), None)
     before = {t.task_id: m.tokens for t, m in zip(tasks, first, strict=True)} if first else None
@@ -244,14 +247,26 @@ def _positive(text: str) -> int:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate and print; exit 1 if there was no verdict for every program, 2 if the request was wrong."""
+    tables: list[list[Row]] = []
     try:
-        return _print_tables(args, [_evaluated(path, args) for path in args.runs])
+        with told_where(lambda: _left(args.runs, len(tables))):
+            for path in args.runs:
+                tables.append(_evaluated(path, args))
+        return _print_tables(args, tables)
     except (NoAnswer, TaskRefused) as error:
-        print(f"psuedoptimal evaluate: no verdict, so nothing was written: {error}", file=sys.stderr)
+        said = f"no verdict, so nothing was written: {with_notes(error)}"
+        print(f"psuedoptimal evaluate: {said}", file=sys.stderr)
         return 1
     except (ConfigError, RoomError, ValueError, FileNotFoundError) as error:
         print(f"psuedoptimal evaluate: {error}", file=sys.stderr)
         return 2
+
+
+def _left(runs: Sequence[Path], done: int) -> str:
+    """Return which runs are evaluated, and the command that does the rest; each is written whole or not."""
+    left_out = {str(run) for run in runs[:done]}
+    again = command_line([word for word in sys.argv[1:] if word not in left_out])
+    return f"{done} of {len(runs)} runs are evaluated; go on with: {again}"
 
 
 def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:

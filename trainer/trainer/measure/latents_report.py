@@ -11,11 +11,11 @@ from typing import Any
 from trainer.measure.escape import html
 from trainer.measure.figures import curves, legend, smoothed, tradeoff
 from trainer.measure.folder import RunFolder, read_lines, read_run
-from trainer.measure.latents import together
+from trainer.measure.latents import by_vectors, together
 from trainer.measure.page import card, grid, page, section, table
 from trainer.measure.plot import Dot, Line
 from trainer.measure.progress import colour_of, series
-from trainer.measure.report import provenance_section
+from trainer.measure.report import provenance_section, say_written
 
 TRACKED = (
     ("Loss", "as trained", "loss"), ("Cross-entropy", "nats per supervised token", "ce"),
@@ -42,8 +42,12 @@ def report_html(runs: Sequence[RunFolder]) -> str:
 
 
 def _lines(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    found = [run.evaluation for run in runs if run.evaluation.get("rows")]
-    return together(found) if found else []
+    groups = by_vectors([run.evaluation for run in runs if run.evaluation.get("rows")])
+    return [
+        {**line, "name": line["name"] if len(groups) == 1 else f"K = {vectors}: {line['name']}"}
+        for vectors, found in groups.items()
+        for line in together(found)
+    ]
 
 
 def controls_section(runs: Sequence[RunFolder]) -> str:
@@ -107,6 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("channel", choices=["latent"], help="which experiment")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, shown together")
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
+    parser.add_argument("--json", action="store_true", help="print the written files as JSON")
     parser.epilog = (
         "example, after `psuedoptimal demo latent`:\n  psuedoptimal report latent runs/demo-latent-*-seed*"
     )
@@ -115,14 +120,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Write the report; exit 2 if a folder holds no run or a file cannot be read or written."""
     try:
-        runs = [read_run(folder) for folder in args.runs]
+        runs, written = [read_run(folder) for folder in args.runs], list[Path]()
         for run in runs:
             ordered = [run, *(other for other in runs if other is not run)]
             out = args.output or run.path / "report.html"
             out.write_text(report_html(ordered), encoding="utf-8")
-            print(out)
+            written.append(out)
             if args.output:
                 break
+        say_written(written, as_json=args.json)
     except (OSError, ValueError) as error:
         print(f"psuedoptimal report: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from trainer.config_program import CHUNK, STARTER
 from trainer.measure.evaluation_file import command_line
 from trainer.measure.programs import Figures, baselines, figures
 from trainer.measure.programs_answers import judge_answers, read_answers
+from trainer.pace import Pace, told_where
 from trainer.runs import Run
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_files import read_sequences
@@ -87,7 +88,11 @@ def command(args: argparse.Namespace) -> int:
             rows = [_answers(args, executor)]
         else:
             sets = sets_of(args)
-            rows = [row for coder in args.coders or [STARTER] for row in _coder(args, coder, sets, executor)]
+            coders = args.coders or [STARTER]
+            each = sum(len(one.sequences) * n for one in sets for n in _numbers("--samples", args.samples))
+            pace = Pace("programs", each * len(coders))
+            with told_where(lambda: "nothing was written"):
+                rows = [row for coder in coders for row in _coder(args, coder, sets, executor, pace)]
         requests = executor.client.requests
     found = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -122,7 +127,7 @@ def sets_of(args: argparse.Namespace) -> list[Set]:
 
 
 def _coder(
-    args: argparse.Namespace, coder: str, sets: Sequence[Set], executor: Executor
+    args: argparse.Namespace, coder: str, sets: Sequence[Set], executor: Executor, pace: Pace
 ) -> list[dict[str, Any]]:
     from trainer.channels.program.search import search
     from trainer.measure.programs_coders import load_coder
@@ -138,12 +143,13 @@ def _coder(
                 policy, one.sequences, executor, Rules(), samples=samples, max_tokens=args.max_tokens,
                 seed=args.seed,
             ).best  # fmt: skip
+            pace.done += len(one.sequences) * samples
             measured = figures(one.sequences, found)
             each = {"programs": [(r.bits, r.solved) for r in found]}
             rows.append(_row(coder, one, samples, measured) | each)
             print(
                 f"  {coder}, {one.name}, N = {samples}: solved {measured.accuracy:.3f}  "
-                f"rate {measured.compression_rate:.3f}", file=sys.stderr,
+                f"rate {measured.compression_rate:.3f}{pace.left()}", file=sys.stderr,
             )  # fmt: skip
     return rows
 

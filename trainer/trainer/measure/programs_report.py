@@ -14,7 +14,7 @@ from trainer.measure.folder import RunFolder, read_lines, read_run
 from trainer.measure.page import badge, card, facts, grid, page, program, section, table
 from trainer.measure.plot import Line, Point
 from trainer.measure.progress import colour_of, series
-from trainer.measure.report import provenance_section
+from trainer.measure.report import provenance_section, say_written
 
 # Title, unit, key of the steps, key of the held-out evaluations, whether it is a share.
 TRACKED = (
@@ -152,6 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
     )
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
+    parser.add_argument("--json", action="store_true", help="print the written files as JSON")
     parser.epilog = (
         "example, after `psuedoptimal demo program`:\n  psuedoptimal report program runs/demo-program-*-seed1"
     )
@@ -160,14 +161,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Write the report; exit 2 if a folder holds no run or a file cannot be read or written."""
     try:
-        runs = [read_run(folder) for folder in args.runs]
+        runs, written = [read_run(folder) for folder in args.runs], list[Path]()
         for run in runs:
             ordered = [run, *(other for other in runs if other is not run)]
             out = args.output or run.path / "report.html"
             out.write_text(report_html(ordered), encoding="utf-8")
-            print(out)
+            written.append(out)
             if args.output:
                 break
+        say_written(written, as_json=args.json)
     except (OSError, ValueError) as error:
         print(f"psuedoptimal report: {error}", file=sys.stderr)
         return 2

@@ -144,7 +144,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--svg", type=Path, help="also write pass rate against tokens as a picture of its own"
     )
+    parser.add_argument("--json", action="store_true", help="print the written files as JSON")
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
+
+
+def say_written(files: Sequence[Path], *, as_json: bool) -> None:
+    """Print the files that were written: a line each, or as JSON."""
+    names = [str(file) for file in files]
+    print(json.dumps({"files": names}) if as_json else "\n".join(names))
 
 
 def _outputs(runs: list[RunFolder], output: Path | None) -> list[tuple[Path, list[RunFolder]]]:
@@ -158,9 +165,10 @@ def command(args: argparse.Namespace) -> int:
     """Write the report; exit 2 if a folder holds no run or a file cannot be read or written."""
     try:
         runs = [read_run(folder, evaluation=args.evaluation) for folder in args.runs]
+        written = []
         for output, ordered in _outputs(runs, args.output):
             output.write_text(report_html(ordered), encoding="utf-8")
-            print(output)
+            written.append(output)
         if args.svg:
             drawn = tradeoff_svg(runs, standalone=True)
             if not drawn:
@@ -168,7 +176,8 @@ def command(args: argparse.Namespace) -> int:
                     f"--svg {args.svg}: nothing to draw; run `psuedoptimal evaluate {args.runs[0]}` first"
                 )
             args.svg.write_text(drawn + "\n", encoding="utf-8")
-            print(args.svg)
+            written.append(args.svg)
+        say_written(written, as_json=args.json)
     except (OSError, ValueError) as error:
         print(f"psuedoptimal report: {error}", file=sys.stderr)
         return 2

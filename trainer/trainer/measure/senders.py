@@ -47,9 +47,10 @@ def senders_of(
     quiet_libraries()
     checkpoint, base, chosen = checkpoint_folder(run, which), config.student_source, precision(config)
     most = config.max_completion_length
-    before = encode_tasks(load_student(base, precision=chosen), tasks, max_new_tokens=most)
+    untrained = load_student(base, precision=chosen)
+    before = encode_tasks(untrained, tasks, max_new_tokens=most, told="messages of the untrained student")
     student = load_student(checkpoint, base=base, precision=chosen)
-    messages = encode_tasks(student, tasks, max_new_tokens=most)
+    messages = encode_tasks(student, tasks, max_new_tokens=most, told="messages of the student")
     senders = [Sender("student", "student", messages), Sender("untrained student", "untrained", before)]
     language = {sender.name: _language(student, tasks, sender.messages) for sender in senders}
     if with_baselines:

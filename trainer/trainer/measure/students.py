@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.channels.text.prompts import encoder_messages
 from trainer.checkpoints import weights_damage
 from trainer.measure.record import Message
+from trainer.pace import Pace
 from trainer.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -134,11 +135,13 @@ def encode_tasks(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
+    told: str = "",
 ) -> list[Message]:
     """Have the student write one message per task.
 
     temperature  0 is greedy; above, sampling is seeded and leaves torch's own random state as it was
     batch_size   prompts of one forward pass; sorted by length, so that little of it is padding
+    told         what to call this on stderr, with how far it is; empty says nothing
     returns      messages [B] in the order of the tasks; one without an end is `truncated`, one that shows
                  nothing is `invisible`
     """
@@ -149,6 +152,7 @@ def encode_tasks(
     messages: list[Message | None] = [None] * len(tasks)
     settings = _generation(student, max_new_tokens, temperature)
     cuda = [student.model.device] if student.model.device.type == "cuda" else []
+    pace = Pace(told, len(tasks))
     with torch.random.fork_rng(devices=cuda), torch.inference_mode():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
@@ -164,6 +168,8 @@ def encode_tasks(
             written = student.model.generate(**inputs, generation_config=settings)
             for place, row in zip(places, written[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 messages[place] = _message(student, row, settings.eos_token_id)
+            if told and len(tasks) > batch_size:
+                pace.add(len(places))
     return [message for message in messages if message is not None]
 
 

@@ -53,6 +53,10 @@ class Recorder(StepRecorder):
     def live_line(self, step: int, steps: int) -> str:
         return live_line(step, steps, self.row)
 
+    def shortened(self, rest_s: float) -> float:
+        limit = self.config.max_seconds
+        return rest_s if limit is None else min(rest_s, limit - sum(self.seconds.values()))
+
 
 class HeldOutSequences(HeldOutCallback):
     """One greedy program for each validation sequence, every eval_freq epochs.

@@ -61,12 +61,15 @@ class Multiplier(Controller):
 
 @dataclass
 class Budget(Controller):
-    """The tokens a message may have: a share `rate` fewer each step while the pass rate holds, else more."""
+    """The tokens a message may have: fewer by the share `rate` each step that holds the pass rate.
+
+    It never grows again: below the target it waits for the student.
+    """
 
     name = "budget"
 
     def moved(self, pass_rate: float) -> float:
-        return self.value * (1 - self.rate if pass_rate >= self.target else 1 + self.rate)
+        return self.value * (1 - self.rate) if pass_rate >= self.target else self.value
 
 
 def controller_of(config: Reward) -> Controller | None:

@@ -5,7 +5,7 @@ ratio       pass_reward x reference / message tokens when all tests pass, else f
 log_ratio   1 + log_scale x log_base(reference / message), cut on both sides: a bounded version of it.
 budget      1 for passing within so many tokens, less in proportion for up to `budget_slack` more, then 0;
             failing earns fail_reward. Being shorter than the budget earns nothing; the budget itself may be
-            annealed (controllers.py): it shrinks while the pass rate is what was asked for.
+            annealed (controllers.py): it shrinks whenever the pass rate is what was asked for.
 lagrangian  multiplier x passed - message / reference: shorter is better, passed or not, and a multiplier
             (controllers.py) grows until the pass rate is what was asked for.
 relative    the same multiplier for passing (failing costs it), plus how many standard deviations a passing
