@@ -19,11 +19,12 @@ TOLD = {
     "interlat": {
         "teacher_model_name_or_path": "a", "student_model_name_or_path": "b", "data_path": "c.json",
         "hf_hidden_repo": "d",
-    }
+    },
+    "starter-latent-beside": {"hf_hidden_repo": "d"},
 }  # fmt: skip
 OTHERS = {
     "kolmogorov": ProgramConfig, "starter-program": ProgramConfig,
-    "interlat": LatentConfig, "starter-latent": LatentConfig,
+    "interlat": LatentConfig, "starter-latent": LatentConfig, "starter-latent-beside": LatentConfig,
 }  # fmt: skip
 
 

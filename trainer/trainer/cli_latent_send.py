@@ -75,10 +75,11 @@ def _send(args: argparse.Namespace, config: LatentConfig, teacher: Any) -> None:
     from trainer.channels.latent.loading import trained_speaker
     from trainer.channels.latent.message_file import Letter, write_letter
     from trainer.channels.latent.quantise import bits_per_message
+    from trainer.channels.latent.teacher import read_marks
     from trainer.tasks.conversations import Conversation
 
     card = teacher.card()
-    speaker = trained_speaker(config, Run.open(args.run).best, teacher.embed(["x"]))
+    speaker = trained_speaker(config, Run.open(args.run).best, read_marks(config, teacher))
     text = sys.stdin.read() if args.task == "-" else args.task
     if args.signature:
         text = f"Task: {text.strip()}\nSignature: {args.signature.strip()}\nEncode (minimal):"

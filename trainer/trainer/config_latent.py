@@ -81,6 +81,9 @@ class Message(Section):
     head: Literal["seed", "interlat"] = Field("seed", description="with the GLU stack, or without")
     head_heads: int = Field(8, ge=1, le=256, description="attention heads of the head")
     head_dropout: Share = Field(0.1, description="dropout of the head")
+    marks_text: str | None = Field(
+        None, min_length=1, description="words that <bop> and <eop> begin as; none: the teacher's own, or drawn"
+    )
     hidden_head_ckpt: Path | None = Field(None, description="a head's weights to begin with")
     warm_start_steps: int = Field(
         0, ge=0, le=1_000_000, description="first: supervised steps on the plans, without the teacher's loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from shared.errors import InvalidRequest
 from shared.wire_latents import Turn
 from trainer.config import ConfigError
 from trainer.config_latent import LatentConfig
@@ -69,6 +71,18 @@ def told(conversation: Conversation, layout: str) -> list[Turn]:
     if layout == "blind":
         return [turn for turn in conversation.turns if turn.role == "assistant"][:1]
     return list(conversation.turns)
+
+
+def at_fault(error: InvalidRequest, rows: Sequence[Conversation], data_path: str) -> Exception:
+    """Return a teacher's refusal with file and id in place of the row's number in its batch."""
+    found = re.fullmatch(r"conversations\[(\d+)\]", error.field)
+    if found is None or int(found[1]) >= len(rows):
+        return error
+    detail = error.detail.removeprefix(f"{error.field}: ")
+    return ConfigError(
+        f"data_path={data_path!r}, id {rows[int(found[1])].id!r}: {detail}; correct or leave out this "
+        "conversation, or raise --model_max_length"
+    )
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from shared.errors import NoAnswer
+from shared.errors import InvalidRequest, NoAnswer
 from shared.wire_latents import LatentLossReply
 from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere
-from trainer.channels.latent.batches import told
+from trainer.channels.latent.batches import at_fault, told
 from trainer.channels.latent.student import Spoken
 from trainer.channels.latent.teacher import Teacher
 from trainer.channels.latent.vectors import teacher_loss, to_wire
@@ -62,6 +62,8 @@ class LatentTrainer(Trainer):
             reply = self._asked(spoken, inputs, gradient=torch.is_grad_enabled())
         except NoAnswer as error:
             missing = str(error)
+        except InvalidRequest as error:
+            raise at_fault(error, inputs["conversations"].rows, self.config.data_path) from error
         if self.accelerator.num_processes > 1:
             missing = next(filter(None, everywhere([missing])), "")
         if missing or reply is None:
@@ -74,7 +76,8 @@ class LatentTrainer(Trainer):
 
     def _asked(self, spoken: Spoken, inputs: dict[str, Any], *, gradient: bool) -> LatentLossReply:
         config, guided = self.config, self.guided if gradient else 1.0
-        data = spoken.data_latents
+        # At weight 0 stored states would cost the teacher two more passes for figures alone.
+        data = spoken.data_latents if config.kl_weight or config.align_weight else None
         return self.teacher.loss(
             to_wire(spoken.latents.float()),
             [told(row, config.layout) for row in inputs["conversations"].rows],

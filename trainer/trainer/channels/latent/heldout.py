@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from shared.clients import SandboxClient, run
+from shared.errors import InvalidRequest
 from shared.wire import MAX_TEXT, JudgeJob
-from trainer.channels.latent.batches import Collator, told
+from trainer.channels.latent.batches import Collator, at_fault, told
 from trainer.channels.latent.controls import covariance_noise, mismatched, rotated, tiled, white_noise
 from trainer.channels.latent.loading import Speaker
 from trainer.channels.latent.quantise import PRECISIONS, Precision, bits_per_message, packed, restored
@@ -154,11 +155,15 @@ class Meter:
         for start in range(0, len(messages.rows), _AT_A_TIME):
             part = slice(start, start + _AT_A_TIME)
             latents = None if sent.latents is None else to_wire(sent.latents[part])
-            reply = self._teacher.loss(
-                latents, [told(row, layout) for row in messages.rows[part]], layout=layout,
-                max_length=self._config.model_max_length, gradient=False,
-                **(messages.marks if latents is not None else {}),
-            )  # fmt: skip
+            asked = messages.rows[part]
+            try:
+                reply = self._teacher.loss(
+                    latents, [told(row, layout) for row in asked], layout=layout,
+                    max_length=self._config.model_max_length, gradient=False,
+                    **(messages.marks if latents is not None else {}),
+                )  # fmt: skip
+            except InvalidRequest as error:
+                raise at_fault(error, asked, self._config.data_path) from error
             total += sum(row.ce * row.supervised for row in reply.rows)
             tokens += sum(row.supervised for row in reply.rows)
             rows += [row.ce for row in reply.rows]

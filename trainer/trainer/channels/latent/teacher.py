@@ -21,6 +21,7 @@ from shared.wire_latents import (
     LatentLossRequest,
     Turn,
 )
+from trainer.channels.latent.vectors import from_wire, to_wire
 from trainer.channels.text.exchange import read_token
 from trainer.config import ConfigError
 from trainer.config_latent import LatentConfig, Service
@@ -162,6 +163,19 @@ class LocalTeacher:
         if failed := [each for each in found if not isinstance(each, Program)]:
             raise failed[0]
         return list(found)
+
+
+def read_marks(config: LatentConfig, teacher: Teacher) -> EmbedReply:
+    """Return what a new student must know of its teacher: the embeddings' size, and what marks begin as.
+
+    A frozen teacher that has never met its marks takes drawn ones for words. Where `marks_text` names words
+    that say nothing to it, both marks begin as their mean embedding.
+    """
+    reply = teacher.embed([config.marks_text or "x"])
+    if config.marks_text is None:
+        return reply
+    mark = to_wire(from_wire(reply.embeddings[0]).mean(dim=0))
+    return reply.model_copy(update={"bop": mark, "eop": mark})
 
 
 def _go_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from trainer.channels.latent.data import Rows, load_rows
 from trainer.channels.latent.engine import LatentTrainer
 from trainer.channels.latent.heldout import Measured, Messages, Meter
 from trainer.channels.latent.loading import Speaker, load_speaker, trained_speaker
-from trainer.channels.latent.teacher import Teacher, open_teacher
+from trainer.channels.latent.teacher import Teacher, open_teacher, read_marks
 from trainer.channels.latent.warm_start import warm_start
 from trainer.channels.processes import join, patience_s
 from trainer.channels.text.exchange import check_generator, read_token
@@ -57,14 +58,14 @@ def train(config: LatentConfig, run: Run | None, folder: Path, checkpoint: Path 
     if run is not None and checkpoint is None:
         run.write_json("split.json", rows.split_ids())
     torch.manual_seed(config.seed)
-    told = teacher.embed(["x"])
+    told = read_marks(config, teacher)
     speaker = load_speaker(config, told)
     collator = Collator(
         speaker.contexts, rows.hidden, config.K, card.width, speaker.tokenizer.pad_token_id or 0
     )
-    seconds = {"warm_start": 0.0}
-    if checkpoint is None:
-        seconds["warm_start"] = _warmed(config, speaker, rows, teacher, run, folder)
+    # A run that goes on begins from the same weights too: `moved/*` is told from them.
+    new = checkpoint is None
+    seconds = {"warm_start": _warmed(config, speaker, rows, teacher, run if new else None, folder)}
     processes.wait_for_everyone()
     trainer = _trainer(config, speaker, collator, rows, teacher, folder)
     recorder = trainer.recorder = Recorder(trainer, run, seconds)
@@ -109,9 +110,13 @@ def _introduce(config: LatentConfig, teacher: Teacher, run: Run | None) -> Any:
 def _warmed(
     config: LatentConfig, speaker: Speaker, rows: Rows, teacher: Teacher, run: Run | None, folder: Path
 ) -> float:
-    """Warm the student up on the first rank, and have every rank begin with the same. Returns seconds."""
+    """Give the student the weights after the warm start, the same on every rank. Returns seconds.
+
+    run  who warms it up and keeps the weights, the first rank of a new run; None: read what is kept
+    """
     if not config.warm_start_steps:
         return 0.0
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     started, file = time.monotonic(), folder / WARM / "model.safetensors"
@@ -120,7 +125,10 @@ def _warmed(
         file.parent.mkdir(exist_ok=True)
         save_file(speaker.student.state_dict(), file)
     PartialState().wait_for_everyone()
-    speaker.student.load_state_dict(load_file(file, device=speaker.device))
+    try:
+        speaker.student.load_state_dict(load_file(file, device=speaker.device))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ConfigError(f"{file}: the student after its warm start cannot be read ({error})") from error
     return time.monotonic() - started
 
 
@@ -235,11 +243,13 @@ def _summarise(
 
 
 def measure_held_out(
-    config: LatentConfig, speaker: Speaker, rows: Rows, teacher: Teacher, *, every: bool
-) -> list[Measured]:
+    config: LatentConfig, speaker: Speaker, rows: Rows, teacher: Teacher, *, every: bool,
+    warm: Speaker | None = None,
+) -> list[Measured]:  # fmt: skip
     """Return the table of the held-out conversations, the student's line first.
 
     every   all controls, precisions and numbers of vectors; else those of summary.json
+    warm    the student after its warm start, for a line of its own
     """
     judged = rows.judged
     width = int(speaker.student.bop.shape[0])
@@ -252,7 +262,12 @@ def measure_held_out(
         sent = [each for each in sent if each.name in SUMMARY]
     meter = Meter(teacher, config, judged=judged)
     layouts = layouts_of(config, rows.heldout)
-    return [meter.measure(messages, each, layouts) for each in sent]
+    table = [meter.measure(messages, each, layouts) for each in sent]
+    if warm is not None:
+        before = Messages(warm, rows.heldout, collator, teacher, config.seed)
+        alone = replace(before.student(), name="warm start alone", kind="baseline")
+        table.append(meter.measure(before, alone, layouts))
+    return table
 
 
 def layouts_of(config: LatentConfig, rows: Sequence[Any]) -> list[str]:

@@ -2,8 +2,8 @@
 
 Supervised and without the teacher's loss. Three errors at every one of the K places: the student's own
 next-token cross-entropy; the bridge against the next token's own embedding; and, where the teacher cuts the
-plan into as many tokens, the head's output against the teacher's embedding of the same token. So the first
-latents the teacher is sent already look like a message in its own language.
+plan into as many tokens, the head's output against the teacher's embedding of the same token, behind the plan
+against <eop>. So the first latents the teacher is sent already look like a message in its own language.
 """
 
 from __future__ import annotations
@@ -86,10 +86,9 @@ def plan_errors(
         if given is not None and len(given) == len(plan)
     ]
     if wanted:
-        places = [(row, at) for row, given in wanted for at in range(min(vectors, len(given)))]
-        aims = torch.cat([given[:vectors] for _, given in wanted])
-        chosen = made[[row for row, _ in places], [at for _, at in places]]
-        errors["head"] = _relative(chosen, aims)
+        over = student.eop.detach()
+        aims = [torch.cat([given, over.expand(vectors, -1)])[:vectors] for _, given in wanted]
+        errors["head"] = _relative(made[[row for row, _ in wanted]], torch.stack(aims))
     return errors
 
 
