@@ -82,7 +82,9 @@ class Message(Section):
     head_heads: int = Field(8, ge=1, le=256, description="attention heads of the head")
     head_dropout: Share = Field(0.1, description="dropout of the head")
     marks_text: str | None = Field(
-        None, min_length=1, description="words that <bop> and <eop> begin as; none: the teacher's own, or drawn"
+        None,
+        min_length=1,
+        description="what <bop> and <eop> begin as; none: the teacher's own, or drawn",
     )
     hidden_head_ckpt: Path | None = Field(None, description="a head's weights to begin with")
     warm_start_steps: int = Field(
@@ -101,6 +103,10 @@ class Loss(Section):
     guide_schedule: Literal["constant", "rise", "fall"] = Field(
         "constant", description="KL and alignment over the run: as they are, from 0 up, or down to 0"
     )
+    plan_mixing: float = Field(
+        0.0, ge=0, le=1,
+        description="curriculum: share of the messages that end in the plan's embeddings; falls to 0",
+    )  # fmt: skip
     kl_temperature: float = Field(4.0, gt=0, le=100, description="of the KL")
     window: Positive = Field(64, description="supervised tokens after the block that the KL is about")
 

@@ -9,6 +9,7 @@ import torch
 
 from trainer.channels.latent.controls import covariance_noise, mismatched, rotated, tiled, white_noise
 from trainer.channels.latent.message_file import Letter, read_letter, write_letter
+from trainer.channels.latent.mixing import mixed
 from trainer.channels.latent.quantise import Precision, bits_per_message, packed, restored
 from trainer.config import ConfigError
 
@@ -93,3 +94,25 @@ def test_what_is_no_message_is_refused_by_name(tmp_path: Path) -> None:
     save_file({"latents": torch.ones(1, 2, 2)}, file)
     with pytest.raises(ConfigError, match="no latent message"):
         read_letter(file)
+
+
+def test_a_mixed_message_keeps_its_first_vectors_and_ends_in_the_plan() -> None:
+    torch.manual_seed(0)
+    count, vectors, width = 200, 10, 3
+    latents = torch.full((count, vectors, width), 7.0, requires_grad=True)
+    plans = [None if row % 4 == 0 else torch.arange(6.0)[:, None].expand(6, width) for row in range(count)]
+    fill = torch.full((width,), -1.0)
+    found = mixed(latents, plans, fill, 1.0)
+    plan = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, -1.0, -1.0, -1.0, -1.0]
+    kept = [int((row == 7).all(dim=-1).sum()) for row in found]
+    for row, own in enumerate(kept):
+        assert found[row, :, 0].tolist() == [7.0] * own + plan[own:]
+    assert {kept[row] for row in range(count) if row % 4} == set(range(1, 10))
+    assert {kept[row] for row in range(0, count, 4)} == {vectors}
+    # The gradient reaches what was kept, and nothing else.
+    found.sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.sum(dim=(1, 2)).tolist() == [float(width * own) for own in kept]
+    assert torch.equal(mixed(latents, plans, fill, 0.0), latents)
+    half = mixed(latents, [plans[1]] * count, fill, 0.5)
+    assert 70 < int((half == 7).all(dim=-1).all(dim=-1).sum()) < 130

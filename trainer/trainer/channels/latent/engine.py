@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from shared.errors import InvalidRequest, NoAnswer
 from shared.wire_latents import LatentLossReply
 from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere
 from trainer.channels.latent.batches import at_fault, told
+from trainer.channels.latent.mixing import mixed
 from trainer.channels.latent.student import Spoken
 from trainer.channels.latent.teacher import Teacher
-from trainer.channels.latent.vectors import teacher_loss, to_wire
+from trainer.channels.latent.vectors import from_wire, teacher_loss, to_wire
 from trainer.config_latent import LatentConfig
+from trainer.tasks.conversations import Conversation
 
 
 class LatentTrainer(Trainer):
@@ -59,6 +62,8 @@ class LatentTrainer(Trainer):
         spoken: Spoken = model(inputs["input_ids"], inputs["attention_mask"], inputs["data"])
         started, missing, reply = time.monotonic(), "", None
         try:
+            if self.config.plan_mixing and model.training:
+                spoken = spoken._replace(latents=self._mixed(spoken, inputs["conversations"].rows))
             reply = self._asked(spoken, inputs, gradient=torch.is_grad_enabled())
         except NoAnswer as error:
             missing = str(error)
@@ -73,6 +78,13 @@ class LatentTrainer(Trainer):
         if not torch.is_grad_enabled():
             return torch.tensor(reply.loss, device=spoken.latents.device)
         return teacher_loss(spoken.latents, spoken.bop, spoken.eop, reply)
+
+    def _mixed(self, spoken: Spoken, rows: Sequence[Conversation]) -> Tensor:
+        plans = [row.plan for row in rows if row.plan]
+        embedded = iter([from_wire(each) for each in self.teacher.embed(plans).embeddings] if plans else [])
+        share = self.config.plan_mixing * (1 - self.state.global_step / max(1, self.state.max_steps))
+        given = [next(embedded) if row.plan else None for row in rows]
+        return mixed(spoken.latents, given, spoken.eop, share)
 
     def _asked(self, spoken: Spoken, inputs: dict[str, Any], *, gradient: bool) -> LatentLossReply:
         config, guided = self.config, self.guided if gradient else 1.0

@@ -55,6 +55,8 @@ def train(config: LatentConfig, run: Run | None, folder: Path, checkpoint: Path 
     teacher = open_teacher(config)
     card = _introduce(config, teacher, run)
     rows = load_rows(config, card.width)
+    if config.plan_mixing and not any(row.plan for row in rows.train):
+        raise ConfigError("plan_mixing: no conversation has a plan; give hidden states with plans, or 0")
     if run is not None and checkpoint is None:
         run.write_json("split.json", rows.split_ids())
     torch.manual_seed(config.seed)
