@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Compare and print; 2 if a run is missing something, with nothing written then."""
-    from trainer.measure.compare import as_markdown, as_text, compare, figure
+    from trainer.measure.compare import as_markdown, as_text, compare
+    from trainer.measure.compare_figure import figure
     from trainer.measure.folder import read_run
 
     try:

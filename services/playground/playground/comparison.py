@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from playground.folders import Folders, Remembered, RunCard
-from trainer.measure.compare import as_rows, compare, figure, front_rows
+from trainer.measure.compare import as_rows, compare, front_rows
+from trainer.measure.compare_figure import figure
 
 MOST, PRESELECTED = 24, 6
 

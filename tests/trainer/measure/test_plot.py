@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from trainer.measure.figures import curves, smoothed, stack, thinned, tradeoff
+from trainer.measure.figures import Panel, curves, smoothed, stack, stacked, thinned, tradeoff
 from trainer.measure.plot import Dot, Frame, Layer, Line, log_ticks, number, span, ticks
 
 DOTS = [
@@ -105,3 +105,22 @@ def test_what_has_no_tokens_stands_beside_the_logarithmic_axis_over_a_nought() -
     breaks = [float(x) for x in re.findall(r'<path class="axis" d="M([\d.]+)', broken)]
     assert Frame.left < at(broken, "empty") < min(breaks) < max(breaks) < lowest < at(broken, "fifty")
     assert at(plain, "five") < at(broken, "five") and '<path class="axis"' not in plain
+
+
+def test_panels_share_one_axis_and_keep_their_own_marks() -> None:
+    import re
+
+    one = Panel("first <b>", "counted so", 0, [Dot("ten", 10, 0.5, 0, (9, 11), (0.4, 0.6))], [])
+    two = Panel(
+        "second", "", 1, [Dot("ten", 10, 1.0, 1), Dot("nothing", 0, 0.0, 1), Dot("far", 900, 0.2, 1)], []
+    )
+    drawn = stacked([one, two], title="t", x_label="bits", unit="bits", standalone=True)
+    tree = ET.fromstring(drawn)
+    space = "{http://www.w3.org/2000/svg}"
+    moved = [group.get("transform") for group in tree.iter(f"{space}g")]
+    assert moved == ["translate(0 0)", "translate(0 210)"]
+    at = [float(circle.get("cx") or 0) for circle in tree.iter(f"{space}circle")]
+    assert len(at) == 3 and at[0] == at[1] < at[2]  # ten bits are at one place; nought has none
+    assert drawn.count(">bits</text>") == 1 and "first &lt;b&gt;" in drawn
+    assert not re.search(r">1[1-9]0 %", drawn)
+    assert stacked([Panel("empty", "", 0, [], [])], title="t", x_label="bits", unit="bits") == ""

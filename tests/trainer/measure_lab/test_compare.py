@@ -14,7 +14,8 @@ import pytest
 
 from trainer.cli import main
 from trainer.config_text import STARTER_STUDENT
-from trainer.measure.compare import compare, figure
+from trainer.measure.compare import compare
+from trainer.measure.compare_figure import figure
 from trainer.measure.folder import read_run
 from trainer.measure.rates_read import Words
 from trainer.measure.record import Message, Record
@@ -88,12 +89,12 @@ def write_latent(folder: Path, n: int = 30) -> Path:
     """Blind messages of 4 vectors of 16 numbers: whole, in 8 bits, in 4 bits, and none."""
     folder.mkdir()
     right = {"student": (2048, 30), "student int8": (576, 29), "student int4": (320, 20), "none": (0, 0)}
-    rows = [
-        {"name": name, "kind": "control" if name == "none" else "student", "bits": bits,
-         "passed": [i < passed for i in range(n)]}
+    senders = {
+        name: {"kind": "control" if name == "none" else "student", "bits": [bits] * n,
+               "passed": [i < passed for i in range(n)]}
         for name, (bits, passed) in right.items()
-    ]  # fmt: skip
-    (folder / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    }  # fmt: skip
+    (folder / "evaluation.json").write_text(json.dumps({"senders": senders}))
     blind = {"student": 1.0, "none": 0.0, "mismatched": 0.1}
     summary = {"channel": "latent", "heldout": {"n": n, "blind": blind}, "message": {"bits": 2048}}
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -182,15 +183,21 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path, capsys: Any) -> N
 
 
 def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any) -> None:
-    folders = [str(write_text(tmp_path / "a&b", 1)), str(write_program(tmp_path / "p"))]
+    folders = [write_text(tmp_path / "a&b", 1), write_program(tmp_path / "p"), write_latent(tmp_path / "l")]
     svg = tmp_path / "rates.svg"
-    assert main(["compare", *folders, "--svg", str(svg), "--json"]) == 0
+    assert main(["compare", *map(str, folders), "--svg", str(svg), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert {p["channel"] for p in said["points"]} == {"text", "program"} and said["fronts"][0]["area"]["low"]
+    assert {p["channel"] for p in said["points"]} == {"text", "program", "latent"} and said["fronts"][0][
+        "area"
+    ]["low"]
     picture = ElementTree.fromstring(svg.read_text())
-    words = " ".join(t.text or "" for t in picture.iter("{http://www.w3.org/2000/svg}text"))
-    assert "text: student" in words and "program: coder" in words and "bits per message" in words
-    assert main(["compare", *folders, "--markdown"]) == 0
+    space = "{http://www.w3.org/2000/svg}"
+    panels = ["".join(t.text or "" for t in g.iter(f"{space}tspan")) for g in picture.iter(f"{space}g")]
+    assert [panel.split("held")[0] for panel in panels] == ["text30 ", "program4 ", "latent30 "]
+    named = [[t.text for t in g.iter(f"{space}text")] for g in picture.iter(f"{space}g")]
+    assert {"student", "student, entropy-coded"} <= {*named[0]} and "coder" in named[1]
+    assert {"fp32", "int8", "int4"} <= {*named[2]} and "bits per message, log scale" in named[2]
+    assert main(["compare", *map(str, folders), "--markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| channel | sender |") and lines[1].startswith("| --- |")
 

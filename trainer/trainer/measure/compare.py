@@ -13,9 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trainer.measure.figures import tradeoff
 from trainer.measure.folder import RunFolder
-from trainer.measure.plot import Dot, Line
 from trainer.measure.rates import Front, Point, Series, front_of, grouped, point_of
 from trainer.measure.rates_read import channel_of, path_of, series_of, settings_of
 from trainer.measure.statistics import Interval
@@ -186,13 +184,15 @@ def _notes(groups: Sequence[Sequence[Series]]) -> list[str]:
 def as_rows(found: Comparison) -> list[list[str]]:
     """Return the table of the points as cells, the head first; messages cut short are left to the figure."""
     rows = [list(COLUMNS)]
+    sets = {channel: {p.tasks for p in found.points if p.channel == channel} for channel in CHANNELS}
     coded = {(p.channel, p.name, p.runs, p.n): p for p in found.points if p.code == "entropy"}
     for p in found.points:
-        if p.code == "entropy" or _cut(p):
+        if p.code == "entropy" or is_cut(p):
             continue
         short = coded.get((p.channel, p.name, p.runs, p.n))
         rows.append([
-            p.channel, p.name, str(p.runs), str(p.n) if p.n > 1 else "–",
+            p.channel, p.name if len(sets[p.channel]) < 2 else f"{p.name}; {p.tasks.rpartition('/')[0]}",
+            str(p.runs), str(p.n) if p.n > 1 else "–",
             f"{p.pass_rate.value:.3f}", _range(p.pass_rate, 2),
             "–" if p.tokens is None else f"{p.tokens.value:.1f}", f"{p.bits.value:.1f}",
             _range(p.bits, 1), CODES.get(p.code, p.code), *(
@@ -202,7 +202,7 @@ def as_rows(found: Comparison) -> list[list[str]]:
     return rows
 
 
-def _cut(point: Point) -> bool:
+def is_cut(point: Point) -> bool:
     """Whether these are a text student's messages cut short, of which only the curve is shown."""
     return point.channel == "text" and CUT in point.name
 
@@ -247,42 +247,3 @@ def _aligned(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
-
-
-def figure(found: Comparison, *, standalone: bool = True) -> str:
-    """Return the plot: pass rate against bits per message, the channels in colours, references in grey."""
-    several = len({p.channel for p in found.points}) > 1
-    best = {f.reached_by for f in found.fronts} | {"student"}
-    dots = []
-    for p in found.points:
-        if p.kind == "control" or "truncated" in p.name or _cut(p):
-            continue
-        # One text twice over: in bits of a code, the untrained student's is as good as the reference itself.
-        if p.code == "entropy" and p.kind != "student" and p.name != "reference":
-            continue
-        learned = p.kind in ("student", "untrained")
-        name = p.name if not several or p.kind in ("reference", "baseline") else f"{p.channel}: {p.name}"
-        dots.append(
-            Dot(
-                f"{name}, {CODES.get(p.code, p.code)}" if p.code == "entropy" else name, p.bits.value,
-                p.pass_rate.value, CHANNELS.index(p.channel) if learned else 7,
-                (p.bits.low, p.bits.high), (p.pass_rate.low, p.pass_rate.high),
-                hollow=p.code == "entropy",
-                big=p.kind == "student" and (p.channel != "latent" or p.name in best),
-                detail=f"{p.runs} runs, {p.n} tasks",
-            )
-        )  # fmt: skip
-    lines = [
-        Line(f"{channel}: {run} on the way, validation", points, CHANNELS.index(channel), "dash")
-        for channel, run, points in found.paths
-    ]
-    for f in found.fronts:
-        cuts = [p for p in found.points if (p.channel, p.code) == (f.channel, f.code) and _cut(p)]
-        ends = [p for p in found.points if (p.channel, p.code, p.kind) == (f.channel, f.code, "student")]
-        if cuts and ends and f.code == "tokens":
-            curve = sorted((p.bits.value, p.pass_rate.value) for p in (*cuts, ends[0]))
-            lines.append(Line("the student's messages, cut short", curve, CHANNELS.index(f.channel), "faint"))
-    return tradeoff(
-        dots, lines, title="Held-out pass rate against bits per message",
-        x_label="bits per message, log scale", unit="bits", standalone=standalone,
-    )  # fmt: skip

@@ -142,11 +142,76 @@ def tradeoff(
     frame.axes()
     if zero:
         _break(frame, first)
+    _place(frame, dots, paths, unit, first)
+    return frame.svg(standalone=standalone)
+
+
+class Panel(NamedTuple):
+    """One of several trade-offs under each other: what it is called, and what is drawn.
+
+    note  what has to be said beside the name: how x is counted, of how many
+    """
+
+    name: str
+    note: str
+    colour: int
+    dots: Sequence[Dot]
+    lines: Sequence[Line]
+
+
+def stacked(
+    panels: Sequence[Panel], *, title: str, x_label: str, unit: str, y_label: str = "held-out pass rate",
+    width: float = 900, height: float = 210, standalone: bool = False,
+) -> str:  # fmt: skip
+    """Return trade-offs under each other over one logarithmic axis: what is counted compares across them.
+
+    height  of one panel, in pixels; dots at 0 are left out
+    """
+    points = [(d.x, d.y) for p in panels for d in p.dots]
+    points += [point for p in panels for line in p.lines for point in line.points]
+    xs = [x for x, _ in points if x > 0]
+    if not xs:
+        return ""
+    x_range = (min(xs) / 1.35, max(xs) * 2.4)  # room for names on the right
+    whole = Frame(x_range, (0, 1), x_label, y_label, title, width, height * len(panels) + 30)
+    for place, panel in enumerate(panels):
+        last = place == len(panels) - 1
+        own = height + 30 if last else height
+        frame = Frame(
+            x_range, (-0.06, 1.18), x_label, y_label, panel.name, width, own, log_x=True, percent=True
+        )
+        frame.top, frame.bottom = 28.0, 44.0 if last else 14.0
+        floor = frame.height - frame.bottom
+        for value in frame.x_ticks():
+            frame.add(f'<path class="grid" d="M{frame.x(value):.1f} {frame.top}V{floor}"/>')
+        if last:
+            frame.axes()
+        else:
+            frame.levels()
+        head = f'<tspan class="head k{panel.colour}">{attribute(panel.name)}</tspan>'
+        note = f'<tspan class="label" dx="10">{attribute(panel.note)}</tspan>'
+        frame.add(f'<text x="{frame.left}" y="18">{head}{note}</text>')
+        _place(frame, [d for d in panel.dots if d.x > 0], panel.lines, unit, x_range[0])
+        whole.add(f'<g transform="translate(0 {place * height:g})">{"".join(frame.parts)}</g>')
+    return whole.svg(standalone=standalone)
+
+
+def _place(frame: Frame, dots: Sequence[Dot], paths: Sequence[Line], unit: str, first: float) -> None:
+    """Draw lines, dots with their intervals, and labels where they cover little.
+
+    first  where the logarithmic axis begins; dots at 0 stand left of it
+    """
+    low = frame.x_range[0]
     for line in paths:
         frame.polyline(line)
     places = [(frame.x(d.x) if d.x > 0 else _zero(frame, first), frame.y(d.y)) for d in dots]
     drawn = {Box(x - 6, y - 6, x + 6, y + 6) for x, y in places}
     drawn |= {Box(x - 2, y - 2, x + 2, y + 2) for line in paths for x, y in _pixels(frame, line)}
+    for dot, (x, y) in zip(dots, places, strict=True):
+        if dot.y_range:
+            drawn.add(Box(x - 1, frame.y(dot.y_range[1]), x + 1, frame.y(dot.y_range[0])))
+        if dot.x_range and dot.x > 0:
+            drawn.add(Box(frame.x(max(dot.x_range[0], low)), y - 1, frame.x(max(dot.x_range[1], low)), y + 1))
     labels: list[str] = []
     names: list[Box] = []
     for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: not pair[0].big):
@@ -160,7 +225,6 @@ def tradeoff(
         labels.append(_label(dot, x, y, drawn, names, frame))
     for label in labels:
         frame.add(label)
-    return frame.svg(standalone=standalone)
 
 
 def _pixels(frame: Frame, line: Line) -> list[Point]:

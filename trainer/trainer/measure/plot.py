@@ -22,7 +22,8 @@ font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
 .k0{--k:var(--k0)}.k1{--k:var(--k1)}.k2{--k:var(--k2)}.k3{--k:var(--k3)}.k4{--k:var(--k4)}.k5{--k:var(--k5)}
 .k6{--k:var(--k6)}.k7{--k:var(--k7)}.k8{--k:var(--k8)}
 .plot .grid{stroke:var(--rule);stroke-width:1}.plot .axis{stroke:var(--muted);stroke-width:1}
-.plot .tick,.plot .label{fill:var(--muted)}.plot .name{fill:var(--k);font-weight:600}
+.plot .tick,.plot .label{fill:var(--muted)}.plot .head{fill:var(--k);font-weight:600;font-size:14px}
+.plot .name{fill:var(--k);font-weight:600}
 .plot .line{fill:none;stroke:var(--k);stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .plot .faint{fill:none;stroke:var(--k);stroke-width:1;opacity:.28}
 .plot .dash{fill:none;stroke:var(--k);stroke-width:1.5;stroke-dasharray:2 4;stroke-linecap:round}
@@ -113,19 +114,9 @@ class Frame:
 
     def axes(self) -> None:
         """Draw grid, ticks and the two labels."""
+        self.levels()
         base = self.height - self.bottom
-        for value in ticks(*self.y_range, 6):
-            y = self.y(value)
-            text = f"{value * 100:g} %" if self.percent else number(value)
-            self.add(f'<path class="grid" d="M{self.left} {y:.1f}H{self.width - self.right}"/>')
-            self.add(
-                f'<text class="tick" x="{self.left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-            )
-        for value in (
-            log_ticks(max(self.x_range[0], self.ticks_from), self.x_range[1])
-            if self.log_x
-            else ticks(*self.x_range, 6)
-        ):
+        for value in self.x_ticks():
             x = self.x(value)
             self.add(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" y2="{base + 4}"/>')
             self.add(
@@ -139,6 +130,24 @@ class Frame:
             f'<text class="label" x="{middle:.1f}" y="{self.height - 8}" text-anchor="middle">'
             f"{attribute(self.x_label)}</text>"
         )
+
+    def x_ticks(self) -> list[float]:
+        """Return the values that the horizontal axis names."""
+        if self.log_x:
+            return log_ticks(max(self.x_range[0], self.ticks_from), self.x_range[1])
+        return ticks(*self.x_range, 6)
+
+    def levels(self) -> None:
+        """Draw the horizontal lines with their values, and the label of the vertical axis."""
+        base = self.height - self.bottom
+        high = min(1.0, self.y_range[1]) if self.percent else self.y_range[1]
+        for value in ticks(self.y_range[0], high, 6):
+            y = self.y(value)
+            text = f"{value * 100:g} %" if self.percent else number(value)
+            self.add(f'<path class="grid" d="M{self.left} {y:.1f}H{self.width - self.right}"/>')
+            self.add(
+                f'<text class="tick" x="{self.left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+            )
         across = (self.top + base) / 2
         self.add(
             f'<text class="label" transform="translate(13 {across:.1f}) rotate(-90)" text-anchor="middle">'

@@ -61,6 +61,7 @@ class Point(NamedTuple):
     bits, pass_rate  means over runs and tasks, 95 %
     tokens           the same, where messages are made of tokens
     runs, n          how many runs (seeds), and tasks of each
+    tasks            what the tasks are known by
     """
 
     channel: str
@@ -72,6 +73,7 @@ class Point(NamedTuple):
     tokens: Interval | None
     runs: int
     n: int
+    tasks: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -185,7 +187,7 @@ def point_of(group: Sequence[Series]) -> Point:
         tokens = interval(float(np.mean([one.tokens for one in group])), draws.tokens)
     return Point(
         first.channel, label(first), first.code, first.kind, interval(bits, draws.bits), passes, tokens,
-        len(group), n,
+        len(group), n, first.tasks,
     )  # fmt: skip
 
 

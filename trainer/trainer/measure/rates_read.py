@@ -212,20 +212,18 @@ def _program_heldout(run: RunFolder) -> list[Series]:
 def latent_series(run: RunFolder) -> list[Series]:
     """Return the blind decoder's tasks at the bits of a message: K x D x bits a number, scales included.
 
-    evaluation.json  {"rows": [{"name", "kind", "bits": of one message, "passed": [bool]}, ...]}: the student
-                     in every precision and number of vectors, and its controls. Rows that were not judged,
-                     for want of a task, are left out
+    evaluation.json  {"senders": {name: {"kind", "bits": [N] of each message, "passed": [N]}, ...}}: the
+                     student in every precision and number of vectors, and its controls
     summary.json     heldout.blind and message.bits, where the run was not evaluated
     """
-    rows = [row for row in run.evaluation.get("rows", []) if row.get("passed")]
-    about = run.evaluation.get("tasks", {})
-    if rows:
+    senders, about = run.evaluation.get("senders", {}), run.evaluation.get("tasks", {})
+    if senders:
         named = (
             f"{str(about['sha256'])[:12]}/{about.get('split', 'test')}" if about.get("sha256") else "blind"
         )
         return [
-            _latent(row["name"], row["kind"], float(row["bits"]), row["passed"], named, run.name)
-            for row in rows
+            _latent(name, found["kind"], found["bits"], found["passed"], named, run.name)
+            for name, found in senders.items()
         ]
     held, bits = run.summary.get("heldout", {}), run.summary.get("message", {}).get("bits")
     n = int(held.get("n") or 0)
@@ -234,16 +232,18 @@ def latent_series(run: RunFolder) -> list[Series]:
         raise ValueError(f"{run.path}: not measured in blind mode; {EVALUATE.format(name=name)}")
     return [
         _latent(
-            name, "student" if name == "student" else "control", 0.0 if name == "none" else float(bits),
+            name, "student" if name == "student" else "control", [0.0 if name == "none" else float(bits)] * n,
             [i < round(rate * n) for i in range(n)], "blind", run.name,
         )
         for name, rate in held["blind"].items()
     ]  # fmt: skip
 
 
-def _latent(name: str, kind: Kind, bits: float, passed: Sequence[bool], tasks: str, run: str) -> Series:
+def _latent(
+    name: str, kind: Kind, bits: Sequence[float], passed: Sequence[bool], tasks: str, run: str
+) -> Series:
     return Series(
-        "latent", name, "vectors", kind, (bits,) * len(passed), tuple(map(bool, passed)),
+        "latent", name, "vectors", kind, tuple(map(float, bits)), tuple(map(bool, passed)),
         f"{tasks}/{len(passed)}", run,
     )  # fmt: skip
 
