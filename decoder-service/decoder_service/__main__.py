@@ -1,4 +1,7 @@
-"""`python -m decoder_service`: serve until SIGTERM. Exit code 2 for a wrong setting, 1 for a failed load."""
+"""`python -m decoder_service`: serve until SIGTERM.
+
+Exit code 2 for a setting that is wrong or names a model that cannot be loaded, 1 for a failure.
+"""
 
 from __future__ import annotations
 

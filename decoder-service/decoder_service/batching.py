@@ -100,6 +100,7 @@ class Batcher:
                 raise found
         self._cache = await asyncio.to_thread(open_cache, self._settings, engine.card())
         self._engine = engine
+        self._metrics.watch_memory(engine.memory)
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._keep())]
         card = engine.card()
         told = card.model_dump(include={"name", "device", "dtype", "quantization", "parameters"})

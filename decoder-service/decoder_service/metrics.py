@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from decoder_service.engines.engine import DeviceMemory
 from shared.errors import RoomError
 from shared.wire import Program
 
@@ -17,6 +18,7 @@ class Metrics:
     """Counters of one app, in its own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self.generated = Counter("decoder_generated", "programs the engine generated", registry=registry)
         self.not_generated = Counter(
             "decoder_not_generated",
@@ -45,6 +47,21 @@ class Metrics:
         """Ask both whenever the metrics are read."""
         self._queue.set_function(messages)
         self._queue_tokens.set_function(tokens)
+
+    def watch_memory(self, memory: Callable[[], DeviceMemory | None]) -> None:
+        """Ask whenever the metrics are read, where the engine has GPUs; elsewhere there is no such metric."""
+        if memory() is None:
+            return
+        gauge = Gauge(
+            "decoder_gpu_memory_bytes", "memory of the model's GPUs", ["kind"], registry=self._registry
+        )
+
+        def asked(place: int) -> float:
+            now = memory()
+            return float(now[place]) if now else 0.0
+
+        gauge.labels("allocated").set_function(lambda: asked(0))
+        gauge.labels("reserved").set_function(lambda: asked(1))
 
     def alone(self, tokens: int, seconds: float) -> None:
         """Record one latent request, its time in the queue included."""

@@ -49,10 +49,11 @@ def check_context(
         return
     for index, message in enumerate(request.messages):
         tokens = len(prompts.get(message, ()))
-        if tokens + request.max_new_tokens > context_tokens:
+        over = tokens + request.max_new_tokens - context_tokens
+        if over > 0:
             raise InvalidRequest(
-                f"messages[{index}]: its prompt has {tokens} tokens, which leaves no room for max_new_tokens="
-                f"{request.max_new_tokens} in the model's context of {context_tokens}",
+                f"messages[{index}]: its prompt of {tokens} tokens and max_new_tokens="
+                f"{request.max_new_tokens} are {over} over the model's context of {context_tokens}",
                 hint="send a shorter message or lower max_new_tokens",
                 field=f"messages[{index}]",
             )

@@ -25,6 +25,9 @@ class DecoderSettings(ServiceSettings):
     )
     revision: str | None = Field(None, description="branch, tag or commit of a model on the hub")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="where it runs")
+    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = Field(
+        "none", description="how accelerate spreads a model over all GPUs; none: it is on one device"
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="number format")
     quantization: Literal["auto", "none", "nf4", "int8"] = Field("auto", description="of the weights")
     few_shot: Path | None = Field(None, description="JSONL file of {message, program}: earlier turns")

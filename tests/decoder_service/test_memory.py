@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client import CollectorRegistry, generate_latest
 
-from decoder_service.engines.engine import EngineLost
-from decoder_service.engines.memory import fits
+from decoder_service.engines.engine import DeviceMemory, EngineLost
+from decoder_service.engines.hf import load_engine
+from decoder_service.engines.memory import device_memory, fits
+from decoder_service.metrics import Metrics
+from decoder_service.settings import DecoderSettings
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 
@@ -102,3 +106,24 @@ def test_other_errors_are_not_taken_for_a_full_memory() -> None:
 
         fits(fail, cpu)
     assert fits(lambda: torch.empty(1 << 60), cpu) is None
+
+
+def test_the_memory_of_gpus_is_a_metric_where_there_are_any(model_dir: Path) -> None:
+    registry = CollectorRegistry()
+    Metrics(registry).watch_memory(load_engine(DecoderSettings(model=str(model_dir), device="cpu")).memory)
+    assert "gpu" not in generate_latest(registry).decode()
+    held = [DeviceMemory(100, 300), DeviceMemory(200, 300)]
+    metrics = Metrics(CollectorRegistry())
+    metrics.watch_memory(lambda: held[-1])
+    held.append(DeviceMemory(50, 400))
+    told = generate_latest(metrics._registry).decode()
+    assert 'decoder_gpu_memory_bytes{kind="allocated"} 50.0' in told
+    assert 'decoder_gpu_memory_bytes{kind="reserved"} 400.0' in told
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+def test_what_a_gpu_holds_is_counted() -> None:
+    held = torch.zeros(1 << 20, device="cuda")
+    found = device_memory(held.device)
+    assert found is not None and found.reserved_bytes >= found.allocated_bytes >= held.nbytes

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from accelerate import dispatch_model
+from transformers import AutoModelForCausalLM
 
-from decoder_service.engines.placement import Placement, _quantization, place
+from decoder_service.engines.engine import Decoding, Row
+from decoder_service.engines.hf import HfEngine, load_engine
+from decoder_service.engines.placement import Placement, _quantization, check_spread, devices_of, place
 from decoder_service.settings import DecoderSettings
 from shared.errors import InvalidRequest
 
+PARTS = dict.fromkeys(
+    ["model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.layers.1", "model.norm", "lm_head"],
+    "cpu",
+)
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
 
@@ -58,3 +72,63 @@ def test_without_bitsandbytes_auto_does_without_and_a_wish_is_refused(
         _quantization("nf4", "cuda", 1_500_000_000)
     with pytest.raises(InvalidRequest, match="not on MPS"):
         _quantization("nf4", "mps", 1_500_000_000)
+
+
+def programs(engine: HfEngine, temperature: float = 0.0) -> list[Any]:
+    messages = ["f x", "total of the numbers", "g " * 30]
+    rows = [Row(message, ids, 3) for message, ids in zip(messages, engine.prepare(messages), strict=True)]
+    decoding = Decoding(20, temperature)
+    together = engine.decode(rows, decoding)
+    assert [engine.decode([row], decoding)[0] for row in rows] == together
+    return together
+
+
+@NO_CUDA
+def test_a_model_spread_over_the_devices_there_are_says_the_same(model_dir: Path, tmp_path: Path) -> None:
+    engine = load_engine(DecoderSettings(model=str(model_dir), device_map="auto"))
+    plain = programs(load_engine(DecoderSettings(model=str(model_dir))))
+    assert engine.card().device == "cpu"
+    assert programs(engine) == plain
+    # Each layer's inputs now come through accelerate's hooks, as they do on several devices.
+    dispatch_model(engine._model, PARTS, main_device="cpu", skip_keys="past_key_values", force_hooks=True)
+    assert programs(engine) == plain
+
+
+def test_a_model_that_only_a_disk_holds_is_refused(model_dir: Path, tmp_path: Path) -> None:
+    spread = {**PARTS, "model.layers.1": "disk"}
+    model = AutoModelForCausalLM.from_pretrained(model_dir, device_map=spread, offload_folder=tmp_path)
+    assert devices_of(model) == ["cpu", "disk"]
+    with pytest.raises(InvalidRequest, match=r"'m': .* 1 of its 6 parts would be read from disk"):
+        check_spread("m", model)
+
+
+def test_one_device_cannot_be_named_and_all_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    settings = DecoderSettings(device="cuda:1", device_map="balanced", dtype="bfloat16", quantization="none")
+    with pytest.raises(InvalidRequest, match=r"DECODER_DEVICE_MAP='balanced'.*CUDA_VISIBLE_DEVICES"):
+        place(settings, 1)
+    whole = settings.model_copy(update={"device": "cuda"})
+    assert place(whole, 1) == Placement("cuda", torch.bfloat16, "none", "balanced")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes (the extra `cuda`)"
+)
+@pytest.mark.parametrize(("asked", "share"), [("nf4", 0.65), ("int8", 0.75)])
+def test_quantized_weights_run_on_the_cpu(
+    build_model: Callable[..., Path],
+    tmp_path: Path,
+    asked: Any,
+    share: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = build_model(tmp_path, "qwen2")
+    whole = load_engine(DecoderSettings(model=str(folder)))
+    with caplog.at_level(logging.WARNING):
+        engine = load_engine(DecoderSettings(model=str(folder), quantization=asked))
+        assert all(program.tokens for program in programs(engine))
+        programs(engine, 1.0)
+    assert not [record for record in caplog.records if "MatMul8bitLt" in record.message]
+    assert engine.card().quantization == asked and "bitsandbytes" in engine.card().libraries
+    assert engine._model.get_memory_footprint() < share * whole._model.get_memory_footprint()

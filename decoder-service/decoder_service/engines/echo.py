@@ -54,6 +54,9 @@ class EchoEngine:
         """Decode one batch."""
         work_one_batch(self, feed)
 
+    def memory(self) -> None:
+        """There is no device here."""
+
     def close(self) -> None:
         """Nothing is held."""
 

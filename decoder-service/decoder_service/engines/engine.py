@@ -55,6 +55,13 @@ class Row(NamedTuple):
     seed: int
 
 
+class DeviceMemory(NamedTuple):
+    """allocated_bytes: of living tensors; reserved_bytes: what the process keeps on the device for them."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+
+
 class EngineLost(Broken):
     """The device failed in a way that only a new process can mend."""
 
@@ -173,6 +180,9 @@ class Engine(Protocol):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, special tokens excluded."""
+
+    def memory(self) -> DeviceMemory | None:
+        """Return what the engine holds of its GPUs' memory; None where it has none."""
 
     def close(self) -> None:
         """Let go of what a process's end would not."""

@@ -8,47 +8,37 @@ best candidates are nearly equal; the cache in front keeps repeats of a message 
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-)
-from transformers.utils.hub import cached_file
 
 from decoder_service.engines.continuous import Continuous, OwnFeed
-from decoder_service.engines.engine import Decoding, Feed, Row, Wanted, always, work_one_batch
+from decoder_service.engines.engine import (
+    Decoding,
+    DeviceMemory,
+    Feed,
+    Row,
+    Wanted,
+    always,
+    work_one_batch,
+)
 from decoder_service.engines.generation import Continuation, as_program, continue_batch, left_padded
 from decoder_service.engines.hf_latents import HfLatents
 from decoder_service.engines.latent_model import LatentModel
-from decoder_service.engines.load_errors import check_unquantized, load_error
-from decoder_service.engines.memory import fits, too_small
+from decoder_service.engines.loading import load_model
+from decoder_service.engines.memory import device_memory, fits, too_small
 from decoder_service.engines.packing import Packing
-from decoder_service.engines.placement import Placement, place
 from decoder_service.engines.prefix import read_prefix
 from decoder_service.engines.prompting import Prompting
 from decoder_service.engines.sampling import chooser
 from decoder_service.engines.slots import can_hold
-from decoder_service.engines.tokenizer import load_tokenizer
-from decoder_service.engines.weights import find_model, weights_sha256
-from decoder_service.prompts import read_examples
 from decoder_service.settings import DecoderSettings
 from shared.errors import InvalidRequest
 from shared.wire import ModelCard, Program
 
 log = logging.getLogger(__name__)
 
-# transformers annotates these in part only.
-_MODELS: Any = AutoModelForCausalLM
-_QUANTIZED: Any = BitsAndBytesConfig
 # Messages that begin differently: what their prompts share is the same for every message.
 _BEGINNINGS = ("0", "a", "Z", " x", "\n", "(", "é")
 
@@ -119,6 +109,10 @@ class HfEngine:
         """Return how many tokens each text has, special tokens excluded."""
         return self._prompting.count(texts)
 
+    def memory(self) -> DeviceMemory | None:
+        """Return what the model's GPUs hold; None on a device that does not say."""
+        return device_memory(self._model.device)
+
     def close(self) -> None:
         """The model goes with the process."""
 
@@ -178,88 +172,7 @@ class HfEngine:
 def load_engine(settings: DecoderSettings) -> HfEngine:
     """Load the model the settings name. Must run in the thread that will call `decode`.
 
-    raises   InvalidRequest when a setting is wrong, Broken when the model cannot be loaded
+    raises   InvalidRequest when a setting is wrong, or the model it names cannot be loaded
     """
     torch.set_num_threads(settings.threads)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    source = find_model(settings.model)
-    examples = read_examples(settings.few_shot)
-    try:
-        return _load(settings, source, examples)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise load_error(settings, str(settings.model or source), error) from error
-
-
-def _load(settings: DecoderSettings, source: str | Path, examples: Sequence[Any]) -> HfEngine:
-    where: dict[str, Any] = {"revision": settings.revision} if isinstance(source, str) else {}
-    config = AutoConfig.from_pretrained(source, **where)
-    commit = getattr(config, "_commit_hash", None) if isinstance(source, str) else None
-    if commit:
-        where = {"revision": commit}
-    tokenizer = load_tokenizer(source, where)
-    placement = place(settings, _parameters(config))
-    # A checkpoint that is quantized already stays what it is.
-    kept = getattr(config, "quantization_config", None) is not None
-    if kept:
-        check_unquantized(settings, config.quantization_config)
-        placement = placement._replace(quantization="none")
-    how = {"dtype": placement.dtype} if kept else _how(placement)
-    model: Any = _MODELS.from_pretrained(source, **where, **how)
-    if placement.quantization == "none":
-        model = model.to(placement.device)
-    model.eval().requires_grad_(False)
-    prompting = Prompting(tokenizer, examples)
-    text_config = config.get_text_config()
-    # A hub model's files lie side by side in its snapshot's folder.
-    folder = source if isinstance(source, Path) else _snapshot(source, where)
-    state = settings.state_dir
-    remembered = state.expanduser() / "weights.json" if state is not None else None
-    card = ModelCard(
-        name=source.resolve().name if isinstance(source, Path) else source,
-        engine="hf",
-        revision=commit,
-        weights_sha256=weights_sha256(folder, remembered),
-        parameters=model.num_parameters(),
-        quantization="checkpoint" if kept else placement.quantization,
-        dtype=str(placement.dtype).removeprefix("torch."),
-        device=str(model.device),
-        width=text_config.hidden_size,
-        vocabulary=text_config.vocab_size,
-        template_sha256=prompting.template_sha256,
-        libraries=_libraries(placement),
-    )
-    return HfEngine(model, prompting, card, getattr(text_config, "max_position_embeddings", None), settings)
-
-
-def _snapshot(name: str, where: dict[str, Any]) -> Path:
-    return Path(str(cached_file(name, "config.json", **where))).parent
-
-
-def _how(placement: Placement) -> dict[str, Any]:
-    """Return the arguments of from_pretrained that make the weights what the placement says."""
-    how: dict[str, Any] = {"dtype": placement.dtype}
-    if placement.quantization == "none":
-        return how
-    if placement.quantization == "nf4":
-        quantization = _QUANTIZED(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=placement.dtype,
-        )
-    else:
-        quantization = _QUANTIZED(load_in_8bit=True)
-    return {**how, "quantization_config": quantization, "device_map": {"": placement.device}}
-
-
-def _parameters(config: Any) -> int:
-    """Count a model's parameters without giving them memory."""
-    with torch.device("meta"):
-        return int(_MODELS.from_config(config).num_parameters())
-
-
-def _libraries(placement: Placement) -> dict[str, str]:
-    names = ["torch", "transformers", "tokenizers"]
-    if placement.quantization != "none":
-        names.append("bitsandbytes")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return HfEngine(*load_model(settings), settings)

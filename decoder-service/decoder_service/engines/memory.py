@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from decoder_service.engines.engine import Decoding, EngineLost
+from decoder_service.engines.engine import Decoding, DeviceMemory, EngineLost
 from shared.errors import Overloaded
 
 R = TypeVar("R")
@@ -40,6 +40,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _CPU_WORDS)
+
+
+def device_memory(device: torch.device) -> DeviceMemory | None:
+    """Return what torch holds on all GPUs of this process; None where the model is on none.
+
+    From any thread: torch's allocator keeps these figures itself.
+    """
+    if device.type != "cuda":
+        return None
+    every = range(torch.cuda.device_count())
+    return DeviceMemory(
+        allocated_bytes=sum(torch.cuda.memory_allocated(one) for one in every),
+        reserved_bytes=sum(torch.cuda.memory_reserved(one) for one in every),
+    )
 
 
 def too_small(what: str, decoding: Decoding | None = None) -> Overloaded:

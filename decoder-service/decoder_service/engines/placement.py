@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -20,11 +20,13 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 class Placement(NamedTuple):
-    """device as torch names it; dtype of the weights, or of the sums where they are quantized."""
+    """device as torch names it; dtype of the weights, or of the sums where they are quantized; spread: how
+    accelerate lays the layers on several devices, None: all on one."""
 
     device: str
     dtype: torch.dtype
     quantization: Literal["none", "nf4", "int8"]
+    spread: str | None = None
 
 
 def place(settings: DecoderSettings, parameters: int) -> Placement:
@@ -36,7 +38,9 @@ def place(settings: DecoderSettings, parameters: int) -> Placement:
     device = _device(settings.device)
     kind = device.partition(":")[0]
     dtype = _DTYPES[settings.dtype] if settings.dtype != "auto" else _usual_dtype(kind)
-    return Placement(device, dtype, _quantization(settings.quantization, kind, parameters))
+    return Placement(
+        device, dtype, _quantization(settings.quantization, kind, parameters), _spread(settings, device)
+    )
 
 
 def _device(asked: str) -> str:
@@ -49,6 +53,42 @@ def _device(asked: str) -> str:
         detail = f"DECODER_DEVICE={asked!r}: torch {torch.__version__} finds no such device here"
         raise InvalidRequest(detail, hint="use auto or cpu", field="DECODER_DEVICE")
     return asked
+
+
+def _spread(settings: DecoderSettings, device: str) -> str | None:
+    """Return the name of accelerate's plan; it takes every GPU there is, so one of them cannot be named."""
+    asked = settings.device_map
+    if asked == "none":
+        return None
+    if device == "mps" or ":" in device:
+        detail = f"DECODER_DEVICE_MAP={asked!r}: it takes all GPUs, and DECODER_DEVICE is {device!r}"
+        hint = "use DECODER_DEVICE=auto, and CUDA_VISIBLE_DEVICES to choose; or DECODER_DEVICE_MAP=none"
+        raise InvalidRequest(detail, hint=hint, field="DECODER_DEVICE_MAP")
+    return asked
+
+
+def devices_of(model: Any) -> list[str]:
+    """Return the names of the devices a model's layers are on."""
+    spread: dict[str, Any] = getattr(model, "hf_device_map", {})
+    names = {f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()}
+    return sorted(names) if len(names) > 1 else [str(model.device)]
+
+
+def check_spread(name: str, model: Any) -> None:
+    """Refuse a model of which a part is on disk; say so where a part stayed in the host's memory.
+
+    raises   InvalidRequest
+    """
+    where = [str(place) for place in getattr(model, "hf_device_map", {}).values()]
+    if "disk" in where:
+        raise InvalidRequest(
+            f"DECODER_MODEL={name!r}: the memory of all devices does not hold it, {where.count('disk')} of "
+            f"its {len(where)} parts would be read from disk for every token",
+            hint="set DECODER_QUANTIZATION=nf4, take a smaller model, or add a device",
+            field="DECODER_DEVICE_MAP",
+        )
+    if "cpu" in where and len(set(where)) > 1:
+        log.warning("parts of the model are outside the GPUs", extra={"parts": where.count("cpu")})
 
 
 def _usual_dtype(kind: str) -> torch.dtype:

@@ -39,10 +39,14 @@ class RemoteEngine:
         self._prompting = None
         if settings.remote_tokenizer is not None:
             # Here, not above: without a tokenizer of its own this engine needs no transformers.
+            from decoder_service.engines.load_errors import reading
             from decoder_service.engines.prompting import Prompting
             from decoder_service.engines.tokenizer import load_tokenizer
 
-            self._prompting = Prompting(load_tokenizer(settings.remote_tokenizer, {}), self._examples)
+            named = settings.remote_tokenizer
+            with reading(settings, named, "tokenizer", "DECODER_REMOTE_TOKENIZER"):
+                tokenizer = load_tokenizer(named, {})
+                self._prompting = Prompting(tokenizer, self._examples)
         self.context_tokens = about.max_total_tokens if self._prompting else None
         worded = "chat" if self._api == "chat" else None
         self._card = ModelCard(
@@ -115,6 +119,9 @@ class RemoteEngine:
     def work(self, feed: Feed) -> None:
         """Decode one batch."""
         work_one_batch(self, feed)
+
+    def memory(self) -> None:
+        """There is no device here."""
 
     def close(self) -> None:
         """Let the connections go; requests already sent are not waited for."""

@@ -18,4 +18,4 @@ def load_tokenizer(source: str | Path, where: dict[str, Any]) -> Any:
     named = get_tokenizer_config(source, **where).get("tokenizer_class")
     if named in ("TokenizersBackend", "PreTrainedTokenizerFast"):
         return PreTrainedTokenizerFast.from_pretrained(source, **where)
-    return AutoTokenizer.from_pretrained(source, **where)
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
