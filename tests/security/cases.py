@@ -10,6 +10,8 @@ LIMITS: dict[str, Any] = {
 }  # fmt: skip
 # What an attack may end as without having earned anything.
 LOST = frozenset(("failed", "raised", "timeout", "memory", "output_limit", "forbidden"))
+# What ends otherwise than by time has plenty of it: gVisor's CPU clock runs on while others are at work.
+UNHURRIED = {"cpu_s": 10, "wall_s": 15}
 HONEST = "import math\ndef f(x):\n    return int(math.pow(x, 2))"
 
 
@@ -23,6 +25,13 @@ class Case(NamedTuple):
     tests: tuple[str, ...] = SQUARE
     limits: dict[str, Any] = LIMITS
     setup: str = ""
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The attack as the sandbox is asked to judge it."""
+        time = {} if "timeout" in self.right else UNHURRIED
+        limits = {**self.limits, **time}
+        return {"program": self.program, "tests": self.tests, "limits": limits, "setup": self.setup}
 
     @property
     def id(self) -> str:

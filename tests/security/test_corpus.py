@@ -12,20 +12,23 @@ from typing import Any
 import httpx
 import pytest
 from tests.security import kernel, resources, values
-from tests.security.cases import HONEST, LIMITS, SQUARE, Case
+from tests.security.cases import HONEST, LIMITS, SQUARE, UNHURRIED, Case
 
 CASES = (*values.CASES, *resources.CASES, *kernel.CASES)
 
 
 def judged(sandbox: httpx.Client, case: Case, least: str = "rpc") -> tuple[dict[str, Any], dict[str, Any]]:
     """Judge the attack, and then the honest program, in one request each: on one lane, one after the other."""
-    job = {"program": case.program, "tests": case.tests, "limits": case.limits, "setup": case.setup}
-    attack = sandbox.post("/v1/judge", json={"jobs": [job], "min_assurance": least})
-    honest = {"program": HONEST, "tests": SQUARE, "limits": {**LIMITS, "wall_s": 30}}
-    after = sandbox.post("/v1/judge", json={"jobs": [honest]})
+    attack = sandbox.post("/v1/judge", json={"jobs": [case.job], "min_assurance": least})
+    after = sandbox.post("/v1/judge", json={"jobs": [honest_job()]})
     assert attack.status_code == 200, attack.text
     assert after.status_code == 200, after.text
     return attack.json()["verdicts"][0], after.json()["verdicts"][0]
+
+
+def honest_job() -> dict[str, Any]:
+    """An honest program, with all the time it may need beside others."""
+    return {"program": HONEST, "tests": SQUARE, "limits": {**LIMITS, **UNHURRIED, "wall_s": 30}}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
@@ -40,8 +43,7 @@ def test_attacks_in_one_batch_with_honest_programs_change_no_verdict(sandbox: ht
     attacks = [case for case in CASES if case.row in (1, 3, 29, 32, 36, 53, 56, 58, 59, 62, 68, 72)]
     jobs = []
     for case in attacks:
-        jobs.append({"program": case.program, "tests": case.tests, "limits": case.limits})
-        jobs.append({"program": HONEST, "tests": SQUARE, "limits": {**LIMITS, "wall_s": 30}})
+        jobs += [case.job, honest_job()]
     verdicts = sandbox.post("/v1/judge", json={"jobs": jobs}).json()["verdicts"]
     wrong = [
         (case.id, verdict["outcome"])
