@@ -13,9 +13,11 @@ import pytest
 
 from trainer.cli import VERBS, main
 
-LIGHT = ["trainer.cli", "trainer.cli_train", "trainer.cli_tasks", "trainer.cli_services", "trainer.cli_demo",
-         "trainer.cli_program", "trainer.cli_program_train", "trainer.cli_program_demo", "trainer.doctor",
-         "trainer.measure.evaluate", "trainer.measure.report"]  # fmt: skip
+LIGHT = [
+    "trainer.cli", "trainer.cli_runs", "trainer.cli_train", "trainer.cli_tasks", "trainer.cli_services",
+    "trainer.cli_demo", "trainer.cli_program", "trainer.cli_program_train", "trainer.cli_program_demo",
+    "trainer.doctor", "trainer.measure.evaluate", "trainer.measure.report",
+]  # fmt: skip
 
 
 def test_no_verb_imports_torch_before_it_is_needed() -> None:

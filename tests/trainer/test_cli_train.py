@@ -11,7 +11,7 @@ import pytest
 
 from shared.errors import Unavailable
 from trainer.cli import main
-from trainer.cli_train import told_how_to_go_on
+from trainer.cli_runs import told_how_to_go_on
 from trainer.config import ConfigError, resolve
 from trainer.config_program import ProgramConfig
 from trainer.config_text import TextConfig

@@ -9,23 +9,15 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import functools
 import importlib.util
-import json
-import os
-import signal
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.checkpoints import damage
-from trainer.cli_train import _terminated, add_unsaved, told_how_to_go_on
-from trainer.config import ConfigError, add_flags, dump_yaml, given_flags, resolve
+from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
+from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_latent import STARTER, LatentConfig, Service
 from trainer.preflight import check_trackers
-from trainer.runs import Run
 from trainer.supervise import services
 
 if TYPE_CHECKING:
@@ -40,22 +32,11 @@ NOBODY = ["http://127.0.0.1:9"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the channel, one flag per setting, and those of TrainingArguments."""
-    parser.add_argument("channel", choices=["latent"], help="which experiment")
-    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE",
-                        help="YAML settings; may be repeated, the last wins [none: the seed's]")  # fmt: skip
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run from its last whole checkpoint"
-    )
-    parser.add_argument("--print-config", action="store_true", help="print the resolved settings and end")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    add_unsaved(parser, "decoder_url", "sandbox_url")
-    add_flags(parser, LatentConfig)
+    add_train_arguments(parser, "latent", LatentConfig, ["decoder_url", "sandbox_url"], "none: the seed's")
     for name in training_argument_names():
         parser.add_argument(
             f"--{name}", dest=f"training_argument.{name}", nargs="?", const="true", help=argparse.SUPPRESS
         )
-    parser.usage = "%(prog)s latent [--config FILE] [--resume RUN] [--SETTING VALUE ...]"
-    parser.set_defaults(parser=parser)
     parser.epilog = (
         "examples:\n  psuedoptimal train latent --config starter-latent.yaml\n"
         "  psuedoptimal train latent --config starter-latent.yaml --output_dir latent_out --K 4"
@@ -82,22 +63,18 @@ def training_argument_names() -> list[str]:
 
 def command(args: argparse.Namespace) -> int:
     """Train, and print the summary. Returns 0, 1, or 128 + the signal that stopped it."""
-    config = resumed_config(args) if args.resume else new_config(args)
+    flags = _flags(args)
+    config = resumed(LatentConfig, args, flags, MAY_CHANGE) if args.resume else new_config(flags, args.config)
     if args.print_config:
         print(dump_yaml(config), end="")
         return 0
     ended = start(config, resume=args.resume, unsaved=args.unsaved)
-    if ended.reason:
-        print(f"psuedoptimal: {ended.reason}", file=sys.stderr)
-    if ended.summary is not None:
-        print(json.dumps(ended.summary, indent=2) if args.json else as_text(ended.summary))
-    return ended.code
+    return finish(ended, as_text, as_json=args.json)
 
 
-def new_config(args: argparse.Namespace) -> LatentConfig:
+def new_config(flags: dict[str, Any], files: Sequence[Path]) -> LatentConfig:
     """Return the settings of a new run. Raises ConfigError."""
-    flags = _flags(args)
-    if not args.config:
+    if not files:
         missing = [f"--{name}" for name in REQUIRED if name not in flags]
         optional = "--hf_hidden_repo"
         if missing and missing != [optional]:
@@ -105,7 +82,7 @@ def new_config(args: argparse.Namespace) -> LatentConfig:
                 f"Missing required arguments: {', '.join(missing)}; or begin with "
                 "--config starter-latent.yaml"
             )
-    return resolve(LatentConfig, args.config, flags)
+    return resolve(LatentConfig, files, flags)
 
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
@@ -121,31 +98,12 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
-def resumed_config(args: argparse.Namespace) -> LatentConfig:
-    """Return the settings of the run to go on with; only where the services are may have changed.
-
-    raises  ConfigError if the command line changes anything else
-    """
-    flags = _flags(args)
-    changed = sorted(set(flags) - MAY_CHANGE | ({"config"} if args.config else set()))
-    if changed:
-        raise ConfigError(
-            f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
-            f"--config {args.resume}/config.yaml"
-        )
-    file = Run.open(args.resume).folder / "config.yaml"
-    return resolve(LatentConfig, [file], flags, variables=MAY_CHANGE)
-
-
 def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence[str] = ()) -> Ended:
     """Make or open the run folder, start the services that have no URL, and train. Returns how it ended.
 
     unsaved  settings that the run folder's config.yaml does not keep
     """
-    if config.device == "cpu":
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    ranks = processes(config.device)
     judged = config.data_path == STARTER
     if ranks > 1 and not config.teacher_in_process and not config.decoder_url:
         raise ConfigError("several processes need a teacher they share: give --decoder-url")
@@ -154,16 +112,15 @@ def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence
     if ranks > 1 and not (resume or config.output_dir):
         raise ConfigError("several processes need to agree on a run folder: give --output_dir")
     check_trackers(config.report_to)
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        with _opened(config, resume, unsaved) as (run, checkpoint, folder):
-            print(f"run folder: {folder}", file=sys.stderr)
-            with located(config, folder / "logs", judged=judged) as found:
-                from trainer.channels.latent.trainer import train
+    unsaved = ["output_dir", *unsaved]
+    with (
+        opened("latent", config, new=config.output_dir, resume=resume, unsaved=unsaved) as opening,
+        located(config, opening[2] / "logs", judged=judged) as found,
+    ):
+        from trainer.channels.latent.trainer import train
 
-                return train(found, run, folder, checkpoint)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        run, checkpoint, folder = opening
+        return train(found, run, folder, checkpoint)
 
 
 @contextlib.contextmanager
@@ -182,32 +139,6 @@ def located(config: LatentConfig, logs: Path, *, judged: bool) -> Iterator[Laten
             "sandbox_url": sandbox_url if judged else None,
         }
         yield config.model_copy(update=urls)
-
-
-@contextlib.contextmanager
-def _opened(
-    config: LatentConfig, resume: Path | None, unsaved: Sequence[str]
-) -> Iterator[tuple[Run | None, Path | None, Path]]:
-    """Give the run (None on every rank but the first), the checkpoint to go on from, and the folder.
-
-    raises  ConfigError if another process writes to the run
-    """
-    damage_of = functools.partial(damage, keys=("seconds",))
-    folder = resume or config.output_dir or Path("runs") / f"latent-{time.strftime('%Y%m%d-%H%M%S')}"
-    if int(os.environ.get("RANK", "0")) != 0:
-        yield None, Run.open(resume).last_checkpoint(damage_of)[0] if resume else None, folder
-        return
-    if resume is None:
-        print(dump_yaml(config), file=sys.stderr)
-    if resume:
-        run = Run.open(resume)
-    else:
-        saved = config.model_copy(update=dict.fromkeys(["output_dir", *unsaved]))
-        run = Run.create(folder.parent, folder.name, saved)
-    with run.held():
-        checkpoint = run.rewind(damage_of) if resume else None
-        with told_how_to_go_on(run, "latent", new=resume is None):
-            yield run, checkpoint, run.folder
 
 
 def as_text(summary: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import Exchange, TaskRefused
-from trainer.cli_train import add_unsaved
+from trainer.cli_runs import add_unsaved
 from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line, differences, file_name, services_of
