@@ -159,6 +159,7 @@ def test_the_student_writes_about_a_chosen_task(visit: Callable[..., Visit]) -> 
     message = page.get_by_label("Message").input_value()
     assert message and page.locator(".path .said code").first.inner_text()
     assert page.locator(".tests li").count() == 4
+    assert page.evaluate("window.shift") < 0.01
     browser.shot("student-390-dark")
     browser.check()
 

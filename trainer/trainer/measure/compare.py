@@ -74,6 +74,7 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     runs    seeds of the same settings are taken together; other settings are named by what differs
     raises  ValueError if a run was not evaluated, or runs of one channel on different tasks
     """
+    runs = sorted(runs, key=lambda run: CHANNELS.index(channel_of(run)))
     labels = _labels(runs)
     series: list[Series] = []
     pace = Pace("runs read", len(runs))
