@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 SEEDS  ?= 1
 
-.PHONY: demo test test-fast test-slow lint starter clean
+.PHONY: demo playground test test-fast test-slow lint starter clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,6 +13,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed  ## train the starter's student through the real services, evaluate it, write a report
 	$(BIN)/psuedoptimal demo --seeds $(SEEDS)
+
+playground: $(VENV)/.installed  ## the lab's page over runs/, beside a decoder and a sandbox: it says where to look
+	$(BIN)/psuedoptimal serve playground
 
 test: $(VENV)/.installed  ## every test that needs no GPU, no Docker, no gVisor and no network
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not docker and not gvisor and not network"
