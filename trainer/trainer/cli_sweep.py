@@ -32,7 +32,7 @@ from trainer.runs import refuse_inside_run
 from trainer.supervise import services
 
 CONFIG = Path("starter-text.yaml")
-# Each kind of reward with the normalisation it is usually given; benchmarks/RESULTS.md has their figures.
+# Each kind of reward with the normalisation it is usually given.
 MENU = (
     "reward=relative", "reward=ratio scale_rewards=group", "reward=log_ratio scale_rewards=group",
     "reward=lagrangian multiplier_rate=0.5",
