@@ -197,6 +197,7 @@ BESIDE = {
     "decoder-service/starter": "decoder_service/starter",
     "trainer/configs": "trainer/configs",
     "trainer/starter": "trainer/starter/weights",
+    "trainer/starter/program": "trainer/starter/weights/program",
 }
 
 

@@ -1,6 +1,6 @@
 """The recipe of the starter's sequence coder: a tiny policy, trained from scratch on generated pairs, on CPU.
 
-    python -m trainer.starter.sequences_build                 under 3 hours on two cores
+    python -m trainer.starter.sequences_build                 under two hours on two cores
     python -m trainer.starter.sequences_build --resume        goes on where it was ended
     python -m trainer.starter.sequences_build --steps 2000 --out /tmp/coder     a small one, to look at
 
@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     inner: int = 352
     layers: int = 6
     heads: int = 4
-    steps: int = 20_000
+    steps: int = 10_000
     learning_rate: float = 3e-3
     written: float = 0.2
     threads: int = 2
