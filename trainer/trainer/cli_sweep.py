@@ -42,9 +42,9 @@ EXAMPLE = f"""Without --point each kind of reward is trained once:
 {chr(10).join(f"  {point}" for point in MENU)}
 
 examples:
-  psuedoptimal sweep runs/rewards
-  psuedoptimal sweep runs/targets --seeds 1,2 --point target_pass_rate=0.8 --point target_pass_rate=0.97
-  psuedoptimal sweep runs/budgets --point "reward=budget budget=8" --point "reward=budget budget=16"
+  psuedoptimal sweep sweeps/rewards
+  psuedoptimal sweep sweeps/targets --seeds 1,2 --point target_pass_rate=0.8 --point target_pass_rate=0.97
+  psuedoptimal sweep sweeps/budgets --point "reward=budget budget=8" --point "reward=budget budget=16"
 """
 
 
