@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,21 @@ PORTS = {
     "sandbox": "SANDBOX_PORT",
     "prometheus": "PROMETHEUS_PORT",
     "tensorboard": "TENSORBOARD_PORT",
+    "playground": "PLAYGROUND_PORT",
 }
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the stack, which takes longest: the other worker has the rest meanwhile."""
+    items.sort(key=lambda item: Path(__file__).parent not in item.path.parents)
 
 
 class Stack:
     """One Compose project. `compose` is the command line, `docker` the engine's."""
 
-    def __init__(self, project: str) -> None:
-        self.project = project
+    def __init__(self, project: str, tell: Callable[[str], None] = print) -> None:
+        self.project, self.tell = project, tell
         self.ports = {room: free_port() for room in PORTS}
         self.environment = {
             **os.environ,
@@ -154,6 +163,23 @@ class Stack:
             assert time.monotonic() < end, state
             time.sleep(0.5)
 
+    def left_after_down(self) -> list[str]:
+        """Bring all down and name what of the project is there still; nothing should be."""
+        self.compose(
+            "--profile", "*", "down", "--volumes", "--timeout", "20", "--remove-orphans", timeout_s=180
+        )
+        mine = ["--filter", f"label=com.docker.compose.project={self.project}", "--quiet"]
+        found = [
+            self.docker("ps", "--all", *mine),
+            *(self.docker(what, "ls", *mine) for what in ("network", "volume")),
+        ]
+        left = [line for text in found for line in text.splitlines()]
+        for room, port in self.ports.items():
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    left.append(f"{room}'s port {port}")
+        return left
+
 
 def free_port() -> int:
     """A port nobody listens on now."""
@@ -176,35 +202,43 @@ def usable() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def project() -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def project(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A project with nothing in it; whatever a test left is removed."""
     if why := usable():
         pytest.skip(f"THE STACK WAS NOT TESTED: {why}; run it by tests/stack/engine.sh")
-    stack = Stack(f"stack{secrets.token_hex(3)}")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def tell(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"\nstack: {text}", file=sys.stderr, flush=True)
+
+    stack = Stack(f"stack{secrets.token_hex(3)}", tell)
     yield stack
     stack.compose("--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans", check=False)
 
 
-@pytest.fixture(scope="session")
-def built(project: Stack) -> Stack:
-    """The same with its images built."""
-    started = time.monotonic()
-    project.compose("build", timeout_s=1500)
+@pytest.fixture(scope="module")
+def built(project: Stack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """The same with its images built: once, for the other worker waits and finds them."""
+    with (tmp_path_factory.getbasetemp().parent / "stack-build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        started = time.monotonic()
+        project.compose("build", timeout_s=2400)
     seconds = time.monotonic() - started
     sizes = {
         room: int(project.docker("image", "inspect", "--format", "{{.Size}}", f"psuedoptimal/{room}"))
         for room in ("trainer", "decoder", "sandbox", "door")
     }
     told = ", ".join(f"{room} {size / 1e6:.0f} MB" for room, size in sizes.items())
-    print(f"\nstack: images built in {seconds:.0f} s: {told}")
+    project.tell(f"images built in {seconds:.0f} s: {told}")
     return project
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(built: Stack) -> Stack:
     """The services up and healthy, without a trainer."""
     started = time.monotonic()
     built.compose("up", "--detach", "--wait", "decoder-service", "sandbox-service", timeout_s=600)
-    print(f"\nstack: services healthy after {time.monotonic() - started:.0f} s")
+    built.tell(f"services healthy after {time.monotonic() - started:.0f} s")
     return built

@@ -7,6 +7,7 @@
 # engine keeps everything below $ENGINE (kept between calls, for the images) and ends with the last command that
 # uses it. Where SANDBOX_DOCKER_HOST is set, that engine is used as it is: SANDBOX_DOCKER_IMAGE names its image,
 # and BASE_IMAGE, BUILD_IMAGE and TORCH_INDEX say what the stack's images are built on (docker-compose.yml).
+# Exit code 69 where no engine can be started here; else the command's.
 set -euo pipefail
 
 ENGINE=${ENGINE:-/var/tmp/sandbox-engine}
@@ -21,7 +22,7 @@ if [ -n "${SANDBOX_DOCKER_HOST:-}" ]; then
 fi
 if [ "$(id -u)" != 0 ]; then
     echo "engine.sh: only root can start an engine; set SANDBOX_DOCKER_HOST to use one that runs" >&2
-    exit 2
+    exit 69
 fi
 mkdir -p "$ENGINE"
 chmod 700 "$ENGINE"
@@ -74,6 +75,10 @@ start_engine() {
         command -v "${pair%%:*}" >/dev/null || absent+=("${pair#*:}")
     done
     if [ ${#absent[@]} -gt 0 ]; then
+        if ! command -v apt-get >/dev/null; then
+            echo "engine.sh: without apt-get it cannot install ${absent[*]}; install them, or set SANDBOX_DOCKER_HOST" >&2
+            exit 69
+        fi
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${absent[@]}"
     fi
@@ -93,12 +98,12 @@ END
         docker version >/dev/null 2>&1 && return
         if ! kill -0 "$engine" 2>/dev/null; then
             tail -5 "$ENGINE/log" >&2
-            exit 1
+            exit 69
         fi
         sleep 0.2
     done
     echo "engine.sh: the engine does not answer; see $ENGINE/log" >&2
-    exit 1
+    exit 69
 }
 
 finish() {

@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from .conftest import ROOT, Stack
-from .hub import hub
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -28,12 +29,12 @@ JOB = {"program": "def f(n): return n * 2", "tests": ["assert f(2) == 4"]}
 
 def test_docker_compose_up_ends_with_a_finished_run_and_its_report(built: Stack, tmp_path: Path) -> None:
     started = time.monotonic()
-    built.compose("up", "--exit-code-from", "trainer", timeout_s=1500)
-    print(f"\nstack: docker compose up ended after {time.monotonic() - started:.0f} s")
+    built.compose("up", "--exit-code-from", "trainer", timeout_s=2400)
+    built.tell(f"docker compose up ended after {time.monotonic() - started:.0f} s")
     built.compose("cp", "trainer:/lab/runs", str(tmp_path / "runs"))
     (run,) = (tmp_path / "runs").glob("demo-*-seed1")
     found = json.loads((run / "summary.json").read_text())["heldout"]
-    print(f"stack: held out {found}")
+    built.tell(f"held out {found}")
     assert found["n"] == 240
     assert found["pass_rate"] >= 0.90
     assert found["compression_vs_untrained"] >= 2.5
@@ -71,8 +72,15 @@ def test_the_containers_are_as_hardened_as_the_file_says(stack: Stack) -> None:
         assert token not in json.dumps(found), f"{service}: the token can be read from the engine's record"
 
 
-@pytest.mark.parametrize("room", ["decoder", "sandbox"])
-def test_nothing_is_found_from_inside_a_service(stack: Stack, room: str) -> None:
+def test_nothing_is_found_from_inside_a_service(stack: Stack) -> None:
+    rooms = ("decoder", "sandbox")
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(rooms, pool.map(partial(seen_inside, stack), rooms), strict=True))
+    assert found == {"decoder": [], "sandbox": []}
+
+
+def seen_inside(stack: Stack, room: str) -> list[str]:
+    """What is found from inside a service's container: neighbours, the outside, this machine."""
     other, port = ("sandbox", 8002) if room == "decoder" else ("decoder", 8001)
     out = [f"{other}-service:{port}", f"{other}-door:{port}", "pypi.org:443", "deb.debian.org:80"]
     out += [f"{socket.gethostbyname(name)}:{p}" for name, p in (("pypi.org", 443), ("deb.debian.org", 80))]
@@ -84,7 +92,7 @@ def test_nothing_is_found_from_inside_a_service(stack: Stack, room: str) -> None
         machine = (own_address(), *stack.gateways(own))
         out += [f"{address}:{listener.getsockname()[1]}" for address in machine]
         said = stack.compose("exec", "-T", f"{room}-service", "python", "-", *out, stdin=INSIDE.read_text())
-    assert said.splitlines() == []
+    return said.splitlines()
 
 
 def own_address() -> str:
@@ -124,7 +132,7 @@ def test_the_attack_suite_passes_against_the_composed_sandbox(stack: Stack) -> N
     }
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/security"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     found = re.search(r"(\d+) passed", done.stdout)
@@ -166,114 +174,5 @@ def test_every_container_can_be_killed_and_started_again_during_a_run(stack: Sta
             assert client.get("/healthz").status_code == 200
 
 
-def test_replicas_share_the_work_and_one_that_comes_back_is_used_again(stack: Stack) -> None:
-    scale = ["--scale", "sandbox-service=3", "--scale", "decoder-service=2"]
-    stack.compose(
-        "up",
-        "--detach",
-        "--wait",
-        "--no-recreate",
-        *scale,
-        "decoder-service",
-        "sandbox-service",
-        timeout_s=600,
-    )
-    sandboxes, decoders = stack.containers("sandbox-service"), stack.containers("decoder-service")
-    assert (len(sandboxes), len(decoders)) == (3, 2)
-    before = [judged(stack, container) for container in sandboxes]
-    trainer = stack.train("scaled", 28)
-    stack.wait_step(trainer, "scaled", 4)
-    now = [judged(stack, container) for container in sandboxes]
-    assert all(after > first for after, first in zip(now, before, strict=True)), (before, now)
-    assert all("decoder_generated_total 0.0" not in stack.metrics(each, "decoder", 8001) for each in decoders)
-    stack.docker("kill", sandboxes[0])
-    stack.wait_step(trainer, "scaled", 8)
-    stack.docker("start", sandboxes[0])
-    assert stack.wait_end(trainer) == 0, stack.docker("logs", "--tail", "20", trainer)
-    assert [row["step"] for row in stack.rows("scaled")] == list(range(1, 29))
-    assert judged(stack, sandboxes[0]) > 0, "the instance that came back was not asked again"
-    stack.compose(
-        "up", "--detach", "--wait", "--no-recreate", "--scale", "sandbox-service=1", "sandbox-service"
-    )
-
-
-def judged(stack: Stack, container: str) -> float:
-    """How many verdicts an instance has given since it started."""
-    text = stack.metrics(container, "sandbox", 8002)
-    return sum(float(count) for count in re.findall(r"^sandbox_outcomes_total\{.*\} (\S+)$", text, re.M))
-
-
-def test_every_panel_of_the_dashboard_shows_something(stack: Stack) -> None:
-    files = ["tests/stack/observe.yml"]
-    flags = ("--profile", "observe")
-    stack.compose(*flags, "build", "prometheus", files=files, timeout_s=600)
-    stack.compose(*flags, "up", "--detach", "--no-deps", "prometheus", "run-metrics", files=files)
-    trainer = stack.train("observed", 10)
-    stack.wait_step(trainer, "observed", 8)
-    board = json.loads((ROOT / "services/observe/dashboards/psuedoptimal.json").read_text())
-    url = f"http://127.0.0.1:{stack.ports['prometheus']}"
-    empty = []
-    for panel in board["panels"]:
-        for target in panel["targets"]:
-            reply = httpx.get(f"{url}/api/v1/query", params={"query": target["expr"]}, trust_env=False).json()
-            assert reply["status"] == "success", (panel["title"], reply)
-            if not reply["data"]["result"]:
-                empty.append((panel["title"], target["expr"]))
-    targets = httpx.get(f"{url}/api/v1/targets", trust_env=False).json()["data"]["activeTargets"]
-    assert {(each["labels"]["job"], each["health"]) for each in targets} == {
-        ("decoder", "up"), ("sandbox", "up"), ("runs", "up"),
-    }  # fmt: skip
-    assert empty == []
-    assert stack.wait_end(trainer) == 0
-    stack.compose("--profile", "tensorboard", "up", "--detach", "--no-deps", "tensorboard")
-    assert "TensorBoard" in page(f"http://127.0.0.1:{stack.ports['tensorboard']}")
-
-
-def page(url: str, timeout_s: float = 90) -> str:
-    """A page, as soon as somebody serves it."""
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            return httpx.get(url, trust_env=False, timeout=30).text
-        except httpx.TransportError as error:
-            assert time.monotonic() < end, error
-            time.sleep(1)
-
-
-def test_models_come_through_one_container_and_are_read_without_a_way_out(
-    stack: Stack, tmp_path: Path
-) -> None:
-    with stack.client("decoder") as decoder:
-        starter = decoder.get("/v1/model").json()
-    secret = tmp_path / "token"
-    secret.write_text("hf_of_the_test\n")
-    fetch = ("--profile", "models", "run", "--rm", "models")
-    stack.compose("--profile", "models", "create", "models")
-    gateway = stack.docker(
-        "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", f"{stack.project}_hub"
-    )
-    with hub(ROOT / "decoder-service/starter", "lab/generator", "hf_of_the_test") as server:
-        wanted = {
-            "HF_ENDPOINT": f"http://{gateway.strip()}:{server.server_port}",
-            "MODELS": "lab/generator",
-            "DATASETS": "",
-        }
-        with pytest.raises(AssertionError, match="401"):
-            stack.compose(*fetch, **wanted)
-        stack.compose(*fetch, **wanted, HF_TOKEN_FILE=str(secret))
-    stack.compose("up", "--detach", "--wait", "decoder-service", DECODER_MODEL="lab/generator")
-    with stack.client("decoder") as decoder:
-        found = decoder.get("/v1/model").json()
-    assert found["name"] == "lab/generator"
-    assert found["weights_sha256"] == starter["weights_sha256"]
-
-
 def test_nothing_is_left_when_all_is_down(stack: Stack) -> None:
-    stack.compose("--profile", "*", "down", "--volumes", "--timeout", "20", "--remove-orphans", timeout_s=180)
-    mine = ["--filter", f"label=com.docker.compose.project={stack.project}", "--quiet"]
-    assert stack.docker("ps", "--all", *mine) == ""
-    assert stack.docker("network", "ls", *mine) == ""
-    assert stack.docker("volume", "ls", *mine) == ""
-    for room in ("decoder", "sandbox"):
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", stack.ports[room])) != 0
+    assert stack.left_after_down() == []
