@@ -14,6 +14,8 @@ messages a round:
     generate each   `model.generate` once per message, in this process, no HTTP
     generate whole  `model.generate` on all of them in one left-padded batch: the ideal
     serve           `transformers serve` behind the same client, through the decoder's engine `remote`
+    generate_batch  transformers' own continuous batching, in this process, no HTTP (only with --also: on a
+                    CPU it is many times slower than all others)
 
 On the CPU in float32 all ways must say the same; how many programs are equal is printed (`serve` takes any
 tokenizer beside a Qwen2 for Qwen2's own: there it continues other tokens, as many of them). On a GPU the rate
@@ -36,21 +38,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from decoder_service.engines.generation import left_padded
 from decoder_service.engines.hf import HfEngine, load_engine
 from decoder_service.replies import program_of
 from decoder_service.settings import DecoderSettings
 from shared.clients import DecoderClient
+from shared.errors import RoomError
 
 REPO = Path(__file__).resolve().parent.parent
 STARTER = REPO / "decoder-service" / "starter"
 PER_CLIENT = 4
+# Of generate_batch.
+_PAGE, _READ_AT_A_TIME = 256, 1024
 WORDS = (*"fxyns0123()+-*<>", "words", "sum", "min", "max", "len", "filter", "map", "sort", "even", "square")
 Way = Callable[[list[str]], list[str]]
 
@@ -63,8 +70,17 @@ class Measured(NamedTuple):
 
 
 def main() -> int:
-    """Measure the ways in turns and print one table."""
+    """Measure the ways in turns and print one table; 2 where a setting is wrong for this machine."""
     args = _arguments()
+    try:
+        _measure(args)
+    except RoomError as error:
+        print(f"benchmarks/decoder.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     with ExitStack() as stack:
         folder = _model(args, Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -83,9 +99,13 @@ def main() -> int:
             ],
             "generate whole": lambda messages: _generated(engine, messages, args),
         }
+        if args.also:
+            ways["generate_batch"] = lambda messages: _generated_by_pages(engine, messages, args)
         if "serve" not in args.skip:
             there = stack.enter_context(_serve(folder, args))
-            remote = {"engine": "remote", "remote_url": there, "remote_api": "completions"}
+            # It answers one after the other: the last of them waits for all.
+            remote = {"engine": "remote", "remote_url": there, "remote_api": "completions",
+                      "remote_timeout_s": 3600}  # fmt: skip
             address = stack.enter_context(_decoder(args, model=folder, remote_tokenizer=folder, **remote))
             front = Clients(address, args.max_new_tokens)
             stack.callback(front.close)
@@ -93,7 +113,6 @@ def main() -> int:
         ways = {name: way for name, way in ways.items() if name not in args.skip}
         found = _measured(ways, args)
         _print(found, engine, args)
-    return 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -105,11 +124,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=64, help="of a round")
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the messages: runs with others have others")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--skip", default="", help="ways to leave out, by comma, e.g. serve,generate each")
+    parser.add_argument("--also", choices=["generate_batch"], help="a way that is not taken by itself")
     parser.add_argument("--bandwidth", action="store_true", help="add the share of the memory's bandwidth")
     parser.add_argument("--json-file", type=Path, help="write the figures there as well")
     args = parser.parse_args()
@@ -153,9 +174,9 @@ def _shape(parameters: float, vocabulary: int) -> dict[str, int]:
 
 def _messages(args: argparse.Namespace, number: int) -> list[str]:
     """Return a round's messages: shorthand of 3 to 24 words, none in two rounds."""
-    chance = random.Random(number)
+    chance = random.Random(args.seed + number)
     return [
-        " ".join(["r", str(number), str(each), *chance.choices(WORDS, k=chance.randint(3, 24))])
+        " ".join(["r", str(args.seed + number), str(each), *chance.choices(WORDS, k=chance.randint(3, 24))])
         for each in range(args.messages)
     ]
 
@@ -175,7 +196,7 @@ class Clients:
     def ask(self, shares: list[list[str]]) -> list[str]:
         """Send each share from a client of its own, all at once."""
         while len(self._clients) < len(shares):
-            self._clients.append(DecoderClient(self._url, deadline_s=600))
+            self._clients.append(DecoderClient(self._url, deadline_s=3600))
         return self._loop.run_until_complete(self._ask(shares))
 
     async def _ask(self, shares: list[list[str]]) -> list[str]:
@@ -202,11 +223,35 @@ def _generated(engine: HfEngine, messages: list[str], args: argparse.Namespace) 
         ids, attention_mask=padded.mask, max_new_tokens=args.max_new_tokens, do_sample=False,
         eos_token_id=sorted(engine._stop_ids), pad_token_id=prompting.pad_id,
     )  # fmt: skip
-    said = []
-    for row in whole[:, ids.shape[1] :].tolist():
-        end = next((at for at, token in enumerate(row) if token in engine._stop_ids), len(row))
-        said.append(row[:end])
+    rows = whole[:, ids.shape[1] :].tolist()
+    said = [list(takewhile(lambda token: token not in engine._stop_ids, row)) for row in rows]
     return [program_of(text) for text in prompting.text(said)]
+
+
+def _generated_by_pages(engine: HfEngine, messages: list[str], args: argparse.Namespace) -> list[str]:
+    """Continue messages with transformers' generate_batch()."""
+    config = GenerationConfig(
+        max_new_tokens=args.max_new_tokens, do_sample=False, eos_token_id=sorted(engine._stop_ids),
+        pad_token_id=engine._prompting.pad_id,
+    )  # fmt: skip
+    prompts = [list(prompt) for prompt in engine.prepare(messages)]
+    found = engine._model.generate_batch(
+        inputs=prompts,
+        generation_config=config,
+        # By itself it takes most of the free memory, and on a CPU every pass then goes over all of that.
+        continuous_batching_config=ContinuousBatchingConfig(
+            num_blocks=len(prompts) * (1 + (max(map(len, prompts)) + args.max_new_tokens) // _PAGE),
+            page_size=_PAGE,
+            max_batch_tokens=_READ_AT_A_TIME,
+        ),
+    )
+    if len(found) != len(messages) or any(each.error for each in found.values()):
+        raise RuntimeError(f"generate_batch answered {len(found)} of {len(messages)}: see its log above")
+    said = [
+        list(takewhile(lambda token: token not in engine._stop_ids, each.generated_tokens))
+        for each in found.values()
+    ]
+    return [program_of(text) for text in engine._prompting.text(said)]
 
 
 @contextmanager
@@ -263,12 +308,12 @@ def _serve(folder: Path, args: argparse.Namespace) -> Any:
 
 
 def _measured(ways: dict[str, Way], args: argparse.Namespace) -> dict[str, Measured]:
-    """Run every way once to warm up, then in turns, the order turned round every other time."""
+    """Warm every way up on a few messages, then run all in turns, the order turned round every other time."""
     found = {name: Measured([], []) for name in ways}
     for number in range(args.rounds + 1):
         names = list(ways) if number % 2 else list(ways)[::-1]
         for name in names:
-            messages = _messages(args, number)
+            messages = _messages(args, number)[: None if number else PER_CLIENT]
             started = time.perf_counter()
             programs = ways[name](messages)
             seconds = time.perf_counter() - started
@@ -293,8 +338,8 @@ def _print(found: dict[str, Measured], engine: HfEngine, args: argparse.Namespac
             "way": name,
             "messages_per_s": args.messages / median,
             "program_tokens_per_s": tokens / median,
-            "times_generate_each": statistics.median(each.seconds) / median if each else None,
-            "of_generate_whole": statistics.median(ideal.seconds) / median,
+            "times_generate_each": _times(each, way) if each else None,
+            "of_generate_whole": _times(ideal, way),
             "equal": sum(a.strip() == b.strip() for a, b in pairs) / len(pairs),
         })  # fmt: skip
     if args.bandwidth:
@@ -306,19 +351,30 @@ def _print(found: dict[str, Measured], engine: HfEngine, args: argparse.Namespac
     print("| way | messages/s | tokens/s | x generate each | of generate whole | equal programs |")
     print("|---|---|---|---|---|---|")
     for row in rows:
-        times = row["times_generate_each"]
+        ratios = f"{_span(row['times_generate_each'])} | {_span(row['of_generate_whole'])}"
         print(
             f"| {row['way']} | {row['messages_per_s']:.1f} | {row['program_tokens_per_s']:.0f} "
-            f"| {f'{times:.2f}' if times else '-'} | {row['of_generate_whole']:.2f} | {row['equal']:.1%} |"
+            f"| {ratios} | {row['equal']:.1%} |"
         )
         if "bandwidth_share" in row:
             print(f"  {row['way']}: {row['bandwidth_share']:.0%} of {row['bandwidth_gb_s']:.0f} GB/s")
 
 
-def _add_bandwidth(rows: list[dict[str, Any]], engine: HfEngine, args: argparse.Namespace) -> None:
-    """Add what share of the memory's bandwidth the weights take; for models whose programs never stop.
+def _times(other: Measured, way: Measured) -> list[float]:
+    """Return how many times faster a way was than another: lowest, median, highest of the rounds' ratios."""
+    ratios = [theirs / own for theirs, own in zip(other.seconds, way.seconds, strict=True)]
+    return [min(ratios), statistics.median(ratios), max(ratios)]
 
-    Then every program has max_new_tokens, and a batch of all messages takes that many steps.
+
+def _span(times: list[float] | None) -> str:
+    return f"{times[1]:.2f} ({times[0]:.2f}..{times[2]:.2f})" if times else "-"
+
+
+def _add_bandwidth(rows: list[dict[str, Any]], engine: HfEngine, args: argparse.Namespace) -> None:
+    """Add what share of the memory's bandwidth reading the weights takes; for programs that never stop.
+
+    Then every program has max_new_tokens, and a batch of all messages takes that many steps. Keys and values
+    are read beside the weights and not counted.
     """
     on_gpu = args.device.startswith("cuda")
     source = torch.ones(1 << (30 if on_gpu else 26), dtype=torch.uint8, device=args.device)
@@ -332,9 +388,15 @@ def _add_bandwidth(rows: list[dict[str, Any]], engine: HfEngine, args: argparse.
         # A copy reads and writes; a step of the model only reads, at the same rate or more.
         rates.append(2 * source.numel() / (time.perf_counter() - started))
     bandwidth = max(rates)
-    weights = sum(p.numel() * p.element_size() for p in engine._model.parameters())
+    model = engine._model
+    weights = sum(held.numel() * held.element_size() for held in model.parameters())
+    table = model.get_input_embeddings().weight
+    if table is not model.get_output_embeddings().weight:
+        # A step looks a row up in it.
+        weights -= table.numel() * table.element_size()
     for row in rows:
-        steps_per_s = row["messages_per_s"] / args.messages * args.max_new_tokens
+        together = 1 if row["way"] in ("generate each", "serve") else args.messages
+        steps_per_s = row["messages_per_s"] / together * args.max_new_tokens
         row["bandwidth_gb_s"] = bandwidth / 1e9
         row["bandwidth_share"] = steps_per_s * weights / bandwidth
 
