@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
     add("--max-seconds", type=float, help="train for less time, to see the parts move")
     add("--heldout-sequences", type=int, help="measure on fewer sequences")
-    add("--samples", default="1,16", help="programs tried for each sequence in the evaluation [1,16]")
+    add("--samples", default="1", help="programs tried for each sequence in the evaluation, by comma [1]")
     add("--json", action="store_true", help="print the tables as JSON")
     parser.epilog = "example:\n  psuedoptimal demo program --seeds 1,2,3"
 
