@@ -125,7 +125,8 @@ class HfLatents:
             if not ids or min(ids) < 0 or max(ids) > most:
                 where = f"{field}[{number}]"
                 detail = f"{where}: it must have at least one token, each from 0 to {most}"
-                raise InvalidRequest(detail, hint="leave out empty ones", field=where)
+                hint = "leave out empty rows, and tokens beyond the vocabulary"
+                raise InvalidRequest(detail, hint=hint, field=where)
         tokens = sum(map(len, token_ids))
         self._check_size(tokens, "float32", field)
 
