@@ -136,9 +136,11 @@ def _collected(
 
 def _write(parts: Path, number: int, batch: Sequence[Conversation], found: list[tuple[Any, str]]) -> None:
     """Write one part whole: a kill leaves it there or not there."""
-    from datasets import Dataset, Features, List, Value
+    from datasets import Dataset, Features, List, Value, disable_progress_bars
 
     from trainer.channels.latent.vectors import from_wire
+
+    disable_progress_bars()  # of each part's own; how far the whole is, is said elsewhere
 
     features = Features({
         "id": Value("string"), "task_id": Value("string"), "task": Value("string"), "plan": Value("string"),
