@@ -382,3 +382,11 @@ def test_counting_needs_the_tokenizer(tgi: Any, remote: Connect) -> None:
     with pytest.raises(Unsupported, match="DECODER_REMOTE_TOKENIZER"):
         remote(tgi.state.url).count(["a"])
     assert Unavailable("x").retryable
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_wrong_setting(
+    tgi: Any, remote: Connect, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"its tokenizer cannot be loaded") as caught:
+        remote(tgi.state.url, remote_tokenizer=str(tmp_path))
+    assert caught.value.field == "DECODER_REMOTE_TOKENIZER" and str(tmp_path) in str(caught.value)

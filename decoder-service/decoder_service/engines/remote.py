@@ -160,9 +160,13 @@ def load_remote(settings: DecoderSettings) -> RemoteEngine:
             protocol = Chat(remote)
         case "completions":
             protocol = Completions(remote)
-    about = protocol.about()
-    protocol.model = settings.model or about.model
-    return RemoteEngine(settings, protocol, about)
+    try:
+        about = protocol.about()
+        protocol.model = settings.model or about.model
+        return RemoteEngine(settings, protocol, about)
+    except RoomError:
+        protocol.close()
+        raise
 
 
 def _seed(row: Row) -> int:
