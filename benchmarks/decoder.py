@@ -285,8 +285,9 @@ def _free_port() -> int:
 
 def _environment(args: argparse.Namespace) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
-    rooms = os.pathsep.join(str(REPO / room) for room in ("shared", "decoder-service"))
-    return {**kept, "PYTHONPATH": rooms, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
+    rooms = [str(REPO / room) for room in ("shared", "decoder-service")]
+    paths = os.pathsep.join([*rooms, *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
 
 
 def _decoder(args: argparse.Namespace, **settings: Any) -> Any:

@@ -36,6 +36,7 @@ if [ -z "${PYTHON:-}" ]; then
     test -x "$PYTHON" || python3 -m venv .venv
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[decoder,cuda]'
 fi
+export PYTHONPATH=$PWD/shared:$PWD/decoder-service${PYTHONPATH:+:$PYTHONPATH}
 "$PYTHON" -c 'import bitsandbytes, decoder_service' \
     || refuse "$PYTHON lacks packages: $PYTHON -m pip install -c constraints.txt -e '.[decoder,cuda]'"
 if [ -n "$on_gpu" ]; then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,18 @@ def test_quantized_weights_run_on_the_cpu(
     assert not [record for record in caplog.records if "MatMul8bitLt" in record.message]
     assert engine.card().quantization == asked and "bitsandbytes" in engine.card().libraries
     assert engine._model.get_memory_footprint() < share * whole._model.get_memory_footprint()
+
+
+@NO_CUDA
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no NVIDIA GPU answers here"),
+        (["--only", "fp8"], "bfloat16 or nf4"),
+        (["--gpu"], "argument --gpu"),
+    ],
+)
+def test_the_gpu_script_refuses_in_one_line(arguments: list[str], words: str) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.sh"
+    ended = subprocess.run(["bash", script, *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and words in ended.stderr and ended.stderr.count("\n") == 1
