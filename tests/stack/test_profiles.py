@@ -104,12 +104,14 @@ def test_the_page_shows_the_stacks_runs_and_asks_both_services(stack: Stack) -> 
         base_url=f"http://127.0.0.1:{stack.ports['playground']}", headers=browser, timeout=60, trust_env=False
     ) as client:
         asked = client.get("/", follow_redirects=True)
-        assert asked.url.path == "/login" and "shown" not in asked.text
+        assert asked.url.path == "/login" and "/runs/" not in asked.text
         login = client.post("/login", data={"token": stack.token("playground")}, follow_redirects=True)
         assert login.status_code == 200 and "/runs/shown" in login.text
         assert client.get("/runs/shown").status_code == 200
-        said = client.post("/playground", data={"message": "solve total nums % 2 != ** 2"}).text
-    assert "def solve(nums):" in html.unescape(re.sub("<[^>]+>", "", said))
+        form = {"message": "solve total nums % 2 != ** 2", "tests": "assert solve([1, 2, 3]) == 10"}
+        said = html.unescape(re.sub("<[^>]+>", "", client.post("/playground", data=form).text))
+    assert "def solve(nums):" in said and "Verdict passed" in " ".join(said.split())
+    assert "jail gvisor" in said
 
 
 def test_a_pod_is_one_container_that_trains_with_both_services_in_it(stack: Stack, tmp_path: Path) -> None:
