@@ -205,7 +205,8 @@ def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(
                 await asyncio.sleep(0 if place < 30 else 0.3 + 0.01 * (place - 30))
                 try:
                     reply = await posted(client, [key])
-                except httpx.ConnectError:
+                except (httpx.ConnectError, httpx.ReadError):
+                    # Refused, or still in the kernel's queue when the listening socket was closed.
                     found["no connection"] += 1
                     return
                 assert reply is not None
