@@ -121,7 +121,7 @@ def test_a_pod_is_one_container_that_trains_with_both_services_in_it(stack: Stac
     train = ["trainer", "train", "text", "--config", "starter-text.yaml", "--name", "pod", *sizes]
     pod = stack.compose("--profile", "pod", "run", "--detach", "pod", *train, files=files).strip()
     assert stack.wait_end(pod) == 0, stack.docker("logs", "--tail", "40", pod)
-    stack.docker("cp", f"{pod}:/workspace/runs/pod", str(tmp_path))
+    stack.docker("cp", f"{pod}:/workspace/psuedoptimal/runs/pod", str(tmp_path))
     run = tmp_path / "pod"
     assert json.loads((run / "summary.json").read_text())["step"] in (0, 2)
     assert json.loads((run / "services.json").read_text())["sandbox"]["jail"] == "process"
