@@ -148,3 +148,17 @@ def test_data_latents_have_no_chance_in_them_and_no_gradient() -> None:
     torch.testing.assert_close(first, second, atol=0, rtol=0)
     assert not first.requires_grad
     assert made.head.training
+
+
+def test_a_published_heads_scalars_are_read() -> None:
+    head = HiddenStateHead(16, heads=4)
+    state = {
+        name: value.reshape(()) if name.endswith(("residual", "projection.size")) else value
+        for name, value in head.state_dict().items()
+    }
+    assert sum(value.ndim == 0 for value in state.values()) == 3
+    state["projection.size"] = torch.tensor(0.7)
+    head.load_state_dict(state)
+    assert head.projection.size.tolist() == pytest.approx([0.7])
+    # DeepSpeed refuses a parameter without a dimension.
+    assert all(parameter.ndim for parameter in head.parameters())

@@ -25,7 +25,9 @@ class AdaptiveProjection(nn.Module):
         super().__init__()
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.residual, self.size = nn.Parameter(torch.tensor(0.2)), nn.Parameter(torch.tensor(0.1))
+        # Of one element, not of none: DeepSpeed cannot broadcast a parameter without a dimension.
+        self.residual, self.size = nn.Parameter(torch.tensor([0.2])), nn.Parameter(torch.tensor([0.1]))
+        self.register_load_state_dict_pre_hook(_as_vectors)
         nn.init.normal_(self.first.weight, std=0.02)
         nn.init.xavier_normal_(self.second.weight, gain=0.01)
         nn.init.zeros_(self.first.bias)
@@ -36,6 +38,13 @@ class AdaptiveProjection(nn.Module):
         kept = self.residual * values
         found: Tensor = self.size * (kept + self.second(self.norm(functional.gelu(self.first(kept)))))
         return found
+
+
+def _as_vectors(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+    """Published heads have these two without a dimension."""
+    for name in (f"{prefix}residual", f"{prefix}size"):
+        if name in state and state[name].ndim == 0:
+            state[name] = state[name].reshape(1)
 
 
 class HiddenStateHead(nn.Module):
@@ -111,7 +120,8 @@ def load_head(head: HiddenStateHead, file: Path) -> None:
     inside = {name.removeprefix("head."): value for name, value in state.items() if name.startswith("head.")}
     state, wanted = inside or state, head.state_dict()
     for name, value in wanted.items():
-        if name not in state or state[name].shape != value.shape:
+        scalar = name in state and state[name].ndim == 0 and value.numel() == 1
+        if name not in state or (state[name].shape != value.shape and not scalar):
             there = f"shape {tuple(state[name].shape)}" if name in state else "missing"
             raise ConfigError(
                 f"hidden_head_ckpt={str(file)!r}: {name} is {there}, needed is {tuple(value.shape)}; it must "
