@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 REPO = Path(__file__).resolve().parent.parent
 ROOMS = ("shared", "sandbox-service")
-_READY_S = 120.0
+_READY_S = 300.0
 
 
 class Measured(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, T]]
 _PLANS_AT_A_TIME = 16
+# Between two tries of all jails, the last one for ever.
+_AGAIN_S = (1.0, 5.0, 15.0, 60.0)
 
 
 class Warm(NamedTuple):
@@ -82,31 +85,41 @@ class Room:
         self._opening = asyncio.create_task(self._open(jails))
 
     async def _open(self, jails: list[Jail]) -> None:
-        """Take the first jail that stands its probes; with none, stay unready and say why."""
-        reasons = []
-        for jail in jails:
-            pool = Pool(jail, self.settings.lanes, self.settings.spares, self.settings.recycle_runs)
-            pool.took = self.admission.took
-            try:
-                await pool.start()
-                probes = await probe(pool)
-                broken = await asyncio.to_thread(broken_promises, jail.name, probes)
-                python = await asyncio.to_thread(jail.version)
-            except (RoomError, OSError) as error:
-                reasons.append(f"{jail.name}: {error}")
-                await pool.close()
-                continue
-            if not broken:
-                self.warm, self.reason = Warm(pool, probes, python), ""
-                log.info("the jail holds", extra={"jail": jail.name, "layers": list(jail.layers)})
-                for weakness in jail.weaknesses:
-                    log.info("known weakness", extra={"jail": jail.name, "weakness": weakness})
+        """Take the first jail that stands its probes; with none, stay unready, say why, and try again."""
+        for wait in chain(_AGAIN_S, repeat(_AGAIN_S[-1])):
+            reasons = [reason for jail in jails if not self.warm and (reason := await self._stands(jail))]
+            if self.warm:
                 return
-            names = "; ".join(f"{one.name} ({one.detail})" for one in broken)
-            reasons.append(f"{jail.name} did not hold against: {names}")
+            self.reason = "no jail holds on this machine: " + " | ".join(reasons or [self.reason])
+            log.error("%s; next try in %.0f s", self.reason, wait)
+            await asyncio.sleep(wait)
+            # Those before are closed. A machine that had no processor to spare may have one now.
+            try:
+                jails = await asyncio.to_thread(candidates, self.settings)
+            except RoomError as error:
+                jails, self.reason = [], str(error)
+
+    async def _stands(self, jail: Jail) -> str | None:
+        """Warm and attack a jail. With None it is in force, else the reason why not."""
+        pool = Pool(jail, self.settings.lanes, self.settings.spares, self.settings.recycle_runs)
+        pool.took = self.admission.took
+        try:
+            await pool.start()
+            probes = await probe(pool)
+            broken = await asyncio.to_thread(broken_promises, jail.name, probes)
+            python = await asyncio.to_thread(jail.version)
+        except (RoomError, OSError) as error:
             await pool.close()
-        self.reason = "no jail holds on this machine: " + " | ".join(reasons)
-        log.error("%s", self.reason)
+            return f"{jail.name}: {error}"
+        if broken:
+            await pool.close()
+            names = "; ".join(f"{one.name} ({one.detail})" for one in broken)
+            return f"{jail.name} did not hold against: {names}"
+        self.warm, self.reason = Warm(pool, probes, python), ""
+        log.info("the jail holds", extra={"jail": jail.name, "layers": list(jail.layers)})
+        for weakness in jail.weaknesses:
+            log.info("known weakness", extra={"jail": jail.name, "weakness": weakness})
+        return None
 
     async def close(self) -> None:
         """End every lane and the judge's worker."""
