@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SMALL = {
     "dataset": "starter", "generator_model": "echo", "lora": None, "train_tasks": 4, "validation_tasks": 2,
     "heldout_tasks": 2, "batch_size": 4, "gradient_accumulation_steps": 1, "num_generations": 2,
-    "max_completion_length": 4, "max_steps": 40, "device": "cpu", "save_steps": 1, "threads": 1,
+    "max_completion_length": 4, "max_steps": 16, "device": "cpu", "save_steps": 1, "threads": 1,
     "logging_steps": 1,
 }  # fmt: skip
 POINT = "reward=budget budget=2 budget_start=3"
@@ -50,7 +50,7 @@ def test_a_stopped_sweep_goes_on_by_the_same_command_and_a_finished_one_is_only_
     assert said.splitlines()[-1].startswith(f"0 of 1 runs are done; go on with: psuedoptimal sweep {folder}")
 
     assert main(words) == 0
-    assert [row["step"] for row in run.rows("metrics.jsonl")] == list(range(1, 41))
+    assert [row["step"] for row in run.rows("metrics.jsonl")] == list(range(1, 17))
     capfd.readouterr()
     assert main([*words, "--json"]) == 0
     shown = capfd.readouterr()

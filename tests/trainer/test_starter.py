@@ -13,6 +13,7 @@ from trainer.cli_demo import add_arguments
 from trainer.config import load_yaml
 from trainer.starter.build import GENERATOR_DIR, STUDENT_DIR
 from trainer.starter.card import write_card
+from trainer.starter.sequences_build import CODER_DIR
 from trainer.starter.shorthand import shorten, tokenize_marked
 from trainer.tasks.starter import SPLITS, Composition, compositions, generate, make_task, plain, starter_tasks
 
@@ -106,13 +107,17 @@ def test_a_shorthand_never_loses_a_number_that_matters(tokenizer):
         assert ">" in left and "*" in left and made.task.entry_point in left
 
 
-def test_the_committed_weights_are_under_8_mb_and_say_how_they_were_made():
-    size = sum(
-        f.stat().st_size for d in (GENERATOR_DIR, STUDENT_DIR) for f in Path(d).rglob("*") if f.is_file()
-    )
-    assert size < 8 * 1000 * 1000
+def test_the_committed_weights_are_small_and_say_how_they_were_made():
+    assert sum(_size(folder) for folder in (GENERATOR_DIR, STUDENT_DIR)) < 8 * 1000 * 1000
+    assert _size(CODER_DIR) < 3 * 1000 * 1000
+    assert "python -m trainer.starter.sequences_build" in (CODER_DIR / "README.md").read_text()
     for folder in (GENERATOR_DIR, STUDENT_DIR):
         assert "python -m trainer.starter.build" in (folder / "README.md").read_text()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a model's own files: the sequence coder lies in a folder beside the student's."""
+    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
 
 
 def test_the_committed_weights_load_with_the_auto_classes(tokenizer):

@@ -12,7 +12,7 @@ from trainer.tasks.sequences_load import DATA_SEED
 
 
 def test_it_writes_short_programs_that_print_held_out_sequences(executor: Executor) -> None:
-    sequences = [pair.sequence for pair in generate("test", 48, DATA_SEED, max_length=64)]
+    sequences = [pair.sequence for pair in generate("test", 32, DATA_SEED, max_length=64)]
     coder = load_coder("starter", device="cpu", threads=1)
     found = figures(sequences, search(coder, sequences, executor, Rules(), max_tokens=150).best)
     assert found.accuracy > 0.4
