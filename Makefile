@@ -25,7 +25,7 @@ test-fast: $(VENV)/.installed  ## the same without those that are marked slow
 
 test-slow: $(VENV)/.installed  ## the tests that need runsc or a Docker engine: both are installed and started where absent (root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docker]'
-	PYTHON=$(BIN)/python tests/stack/engine.sh $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "docker or gvisor"
+	PYTHON=$(BIN)/python tests/stack/engine.sh $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "docker or gvisor"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
