@@ -87,9 +87,12 @@ class Room:
     async def _open(self, jails: list[Jail]) -> None:
         """Take the first jail that stands its probes; with none, stay unready, say why, and try again."""
         for wait in chain(_AGAIN_S, repeat(_AGAIN_S[-1])):
-            reasons = [reason for jail in jails if not self.warm and (reason := await self._stands(jail))]
-            if self.warm:
-                return
+            reasons = []
+            for jail in jails:
+                reason = await self._stands(jail)
+                if reason is None:
+                    return
+                reasons.append(reason)
             self.reason = "no jail holds on this machine: " + " | ".join(reasons or [self.reason])
             log.error("%s; next try in %.0f s", self.reason, wait)
             await asyncio.sleep(wait)

@@ -15,8 +15,8 @@ from trainer.cli import VERBS, main
 
 LIGHT = [
     "trainer.cli", "trainer.cli_runs", "trainer.cli_train", "trainer.cli_tasks", "trainer.cli_services",
-    "trainer.cli_demo", "trainer.cli_program", "trainer.cli_program_train", "trainer.cli_program_demo",
-    "trainer.doctor", "trainer.measure.evaluate", "trainer.measure.report",
+    "trainer.cli_demo", "trainer.cli_verbs", "trainer.cli_program", "trainer.cli_program_train",
+    "trainer.cli_program_demo", "trainer.doctor", "trainer.measure.evaluate", "trainer.measure.report",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trainer.cli import main
-from trainer.cli_demo import _tell_rest
+from trainer.cli_verbs import Trained, tell_rest
 from trainer.config import resolve
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
@@ -47,9 +47,10 @@ def test_what_the_demo_leaves_behind_names_no_service_that_is_gone(
 def test_what_is_left_of_a_demo_is_said_as_commands_that_parse(tmp_path: Path, capsys: Any) -> None:
     folders = {seed: tmp_path / f"demo-seed{seed}" for seed in (1, 2, 3)}
     folders[1].mkdir()
+    (folders[1] / "summary.json").touch()
     folders[2].mkdir()
     args = argparse.Namespace(config=Path("starter-text.yaml"), runs=tmp_path)
-    _tell_rest("text", folders, 2, args, ["--max-steps=4"])
+    tell_rest("text", {folder: Trained(seed) for seed, folder in folders.items()}, args, ["--max-steps=4"])
     left = capsys.readouterr().err.splitlines()[1:]
     both = f"{folders[1]} {folders[2]}"
     assert [line.strip() for line in left] == [
@@ -58,8 +59,21 @@ def test_what_is_left_of_a_demo_is_said_as_commands_that_parse(tmp_path: Path, c
         f"psuedoptimal report {both}",
         f"psuedoptimal demo --seeds 3 --config starter-text.yaml --runs {tmp_path} --max-steps=4",
     ]
-    _tell_rest("text", {1: tmp_path / "none"}, 1, args, [])
+    tell_rest("text", {tmp_path / "none": Trained(1)}, args, [])
     assert capsys.readouterr().err == ""
+
+
+def test_of_students_that_train_at_once_and_of_several_sizes_each_is_named(
+    tmp_path: Path, capsys: Any
+) -> None:
+    students = {tmp_path / f"k{k}-seed{seed}": Trained(seed, k) for k in (2, 4) for seed in (1, 2)}
+    at_work = list(students)[:2]
+    for folder in at_work:
+        folder.mkdir()
+    tell_rest("latent", students, argparse.Namespace(config=Path("c.yaml"), runs=tmp_path), [])
+    left = [line.strip() for line in capsys.readouterr().err.splitlines()[1:]]
+    assert left[:2] == [f"psuedoptimal train latent --resume {folder}" for folder in at_work]
+    assert left[-1] == f"psuedoptimal demo latent --seeds 1,2 --K 4 --config c.yaml --runs {tmp_path}"
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,13 @@ are at work at a time, on a core each.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.cli_demo import _closing, _seeds, _tell_rest, _terminated, _verb
+from trainer.cli_verbs import Trained, closing, run_verb, seeds_of, start_verb, tell_rest, terminated
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import LatentConfig
 from trainer.runs import refuse_inside_run
@@ -50,21 +48,21 @@ def command(args: argparse.Namespace) -> int:
 
     returns  0; the code of the first part that failed; 130 after Ctrl-C
     """
-    seeds, flags = _seeds(args.seeds), _flags(args)
+    seeds, flags = seeds_of(args.seeds), _flags(args)
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
     place = args.runs / f"demo-latent-{stamp}"
     hidden = place / "hidden"
     config = resolve(LatentConfig, [args.config], {**flags, "hf_hidden_repo": str(hidden)})
     refuse_inside_run(args.runs)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     students = {
-        Path(f"{place}{'' if args.K is None else f'-k{vectors}'}-seed{seed}"): (vectors, seed)
+        Path(f"{place}{'' if args.K is None else f'-k{vectors}'}-seed{seed}"): Trained(seed, vectors)
         for vectors in _vectors(args.K, config.K) for seed in seeds
     }  # fmt: skip
     model, settings = config.teacher_model_name_or_path, [f"--{name}={v}" for name, v in flags.items()]
     with services(place / "logs", model, config.decoder_url, config.sandbox_url) as (decoder, sandbox):
         sizes = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in SMALL[2:]]
-        code = _verb("collect", "hidden", "--output", str(hidden), *sizes, "--decoder-url", decoder[0],
+        code = run_verb("collect", "hidden", "--output", str(hidden), *sizes, "--decoder-url", decoder[0],
                      quiet=True)  # fmt: skip
         urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox]
         chains = [
@@ -75,17 +73,17 @@ def command(args: argparse.Namespace) -> int:
                 ["evaluate", "latent", str(folder), *(f"--decoder-url={url}" for url in decoder),
                  *(f"--sandbox-url={url}" for url in sandbox)],
             ]
-            for folder, (vectors, seed) in students.items()
+            for folder, (seed, vectors) in students.items()
         ]  # fmt: skip
         code = code or _several(chains, args.at_once)
     folders = list(students)
     if code:
-        _tell_rest("latent", {seed: folder for folder, (_, seed) in students.items()}, -1, args, settings)
+        tell_rest("latent", students, args, settings)
         return code
-    code = _verb("evaluate", "latent", *map(str, folders), "--saved", *(["--json"] if args.json else []))
-    code = code or _verb("report", "latent", *map(str, folders), quiet=args.json)
+    code = run_verb("evaluate", "latent", *map(str, folders), "--saved", *(["--json"] if args.json else []))
+    code = code or run_verb("report", "latent", *map(str, folders), quiet=args.json)
     if not code:
-        _closing(folders, time.monotonic() - started)
+        closing(folders, time.monotonic() - started)
     return code
 
 
@@ -113,9 +111,7 @@ def _several(chains: Sequence[Sequence[Sequence[str]]], at_once: int) -> int:
     running: dict[subprocess.Popen[bytes], list[Sequence[str]]] = {}
 
     def begin(chain: list[Sequence[str]]) -> None:
-        argv = [sys.executable, "-m", "trainer.cli", *chain[0]]
-        process = subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=sys.stderr)
-        running[process] = chain[1:]
+        running[start_verb(chain[0], quiet=True)] = chain[1:]
 
     try:
         while running or (waiting and not code):

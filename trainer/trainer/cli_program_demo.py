@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from trainer.cli_demo import _closing, _seeds, _tell_rest, _terminated, _verb
+from trainer.cli_verbs import Trained, closing, run_verb, seeds_of, tell_rest, terminated
 from trainer.config import resolve
 from trainer.config_program import ProgramConfig
 from trainer.preflight import check_program
@@ -41,27 +41,27 @@ def command(args: argparse.Namespace) -> int:
 
     returns  0; the code of the first part that failed; 130 after Ctrl-C
     """
-    seeds, names = _seeds(args.seeds), ("max_seconds", "heldout_sequences")
+    seeds, names = seeds_of(args.seeds), ("max_seconds", "heldout_sequences")
     flags = {name: value for name in names if (value := getattr(args, name)) is not None}
     config = resolve(ProgramConfig, [args.config], flags)
     refuse_inside_run(args.runs)
     check_program(config)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
-    folders = [args.runs / f"demo-program-{stamp}-seed{seed}" for seed in seeds]
+    students = {args.runs / f"demo-program-{stamp}-seed{seed}": Trained(seed) for seed in seeds}
     logs = args.runs / f"demo-program-{stamp}-logs"
     with services(logs, None, ["http://127.0.0.1:9"], config.sandbox_url) as (_, sandbox):
         settings = [f"--{name}={value}" for name, value in flags.items()]
         urls = [f"--sandbox-url={url}" for url in sandbox]
         # A sandbox of the demo ends with it: what it leaves behind does not name it.
         unsaved = [] if config.sandbox_url else ["--unsaved", "sandbox_url"]
-        for seed, folder in zip(seeds, folders, strict=True):
-            code = _verb(
+        for folder, (seed, _) in students.items():
+            code = run_verb(
                 "train", "program", "--config", str(args.config), "--output_dir", str(folder),
                 "--seed", str(seed), *settings, "--sandbox-url", *sandbox, *unsaved, quiet=True,
             )  # fmt: skip
             if code:
-                _tell_rest("program", dict(zip(seeds, folders, strict=True)), seed, args, settings)
+                tell_rest("program", students, args, settings)
                 return code
         tables = ["--json"] if args.json else []
         n = [
@@ -72,11 +72,11 @@ def command(args: argparse.Namespace) -> int:
             "--max-tokens",
             str(config.max_tokens),
         ]
-        code = _verb(
-            "evaluate", "program", *map(str, folders), config.model_name, *n, *tables, *urls, *unsaved
+        code = run_verb(
+            "evaluate", "program", *map(str, students), config.model_name, *n, *tables, *urls, *unsaved
         )
-    code = code or _verb("report", "program", *map(str, folders), quiet=args.json)
+    code = code or run_verb("report", "program", *map(str, students), quiet=args.json)
     if not code:
-        _closing(folders, time.monotonic() - started)
-        print(f"{len(folders)} run folders in {args.runs}", file=sys.stderr)
+        closing(list(students), time.monotonic() - started)
+        print(f"{len(students)} run folders in {args.runs}", file=sys.stderr)
     return code

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from trainer.cli_demo import _seeds, _terminated, _verb
+from trainer.cli_verbs import run_verb, seeds_of, terminated
 from trainer.config import ConfigError, dump_yaml, resolve
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
@@ -97,7 +97,7 @@ def command(args: argparse.Namespace) -> int:
     trials = planned(args)
     refuse_inside_run(args.folder)
     check_text(trials[0].config, 1)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     if not all(trial.is_done for trial in trials):
         with told_where(lambda: _left(trials)):
             code = _carry_out(trials, args.folder / "logs")
@@ -111,7 +111,7 @@ def command(args: argparse.Namespace) -> int:
 def planned(args: argparse.Namespace) -> list[Trial]:
     """Return the sweep's runs. Raises ConfigError for settings that are none, or a run that had others."""
     sized = {name: getattr(args, name) for name in ("max_steps", "heldout_tasks") if getattr(args, name)}
-    seeds, trials = _seeds(args.seeds), []
+    seeds, trials = seeds_of(args.seeds), []
     for point in dict.fromkeys(args.point or MENU):
         given = settings_of(point)
         for seed in seeds:
@@ -175,10 +175,10 @@ def _carry_out(trials: list[Trial], logs: Path) -> int:
             number = trials.index(trial) + 1
             print(f"run {number} of {len(trials)}: {trial.point}, seed {trial.seed}{left}", file=sys.stderr)
             urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox, *unsaved]
-            code = 0 if trial.is_trained else _verb("train", "text", *_training(trial), *urls, quiet=True)
+            code = 0 if trial.is_trained else run_verb("train", "text", *_training(trial), *urls, quiet=True)
             measured = [f"--decoder-url={url}" for url in decoder]
             measured += [f"--sandbox-url={url}" for url in sandbox]
-            code = code or _verb("evaluate", str(trial.folder), *measured, *unsaved, quiet=True)
+            code = code or run_verb("evaluate", str(trial.folder), *measured, *unsaved, quiet=True)
             if code:
                 return code
     return 0

@@ -1,0 +1,101 @@
+"""What demos and sweeps share: verbs run as processes of their own, and what is left when one ends early."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.config import ConfigError
+from trainer.runs import Run, resume_command
+
+
+class Trained(NamedTuple):
+    """One student of a demo: its seed, and its number of vectors where the demo tries several."""
+
+    seed: int
+    vectors: int | None = None
+
+
+def seeds_of(text: str) -> list[int]:
+    """Take "1,2,3" apart. Raises ConfigError."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r}: give whole numbers by comma, e.g. 1,2,3") from error
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"--seeds {text!r}: each seed once, and none below 0")
+    return seeds
+
+
+def start_verb(argv: Sequence[str], *, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Start one verb as a process of its own.
+
+    quiet  its results go to stderr: they are a step on the way, not the demo's result
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.cli", *argv], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=sys.stderr if quiet else None,
+    )  # fmt: skip
+
+
+def run_verb(*argv: str, quiet: bool = False) -> int:
+    """Run one verb to its end; return its code. Ctrl-C reaches it through the terminal, and is waited for."""
+    process = start_verb(argv, quiet=quiet)
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            continue
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
+        return code if code >= 0 else 128 - code
+
+
+def terminated(*_: object) -> None:
+    """SIGTERM: end the verb at hand, then the services."""
+    raise SystemExit(143)
+
+
+def tell_rest(
+    channel: str, students: Mapping[Path, Trained], args: argparse.Namespace, settings: Sequence[str]
+) -> None:
+    """Say what is left of a demo that ended early, as commands.
+
+    students  the run folder of each, in their order
+    settings  flags for those that were not begun
+    """
+    begun = [folder for folder in students if folder.is_dir()]
+    if not begun:
+        return
+    of_channel = [] if channel == "text" else [channel]
+    left = [resume_command(channel, folder) for folder in begun if not (folder / "summary.json").is_file()]
+    left += [
+        shlex.join(["psuedoptimal", verb, *of_channel, *map(str, begun)]) for verb in ("evaluate", "report")
+    ]
+    rest: dict[int | None, list[str]] = {}
+    for folder, student in students.items():
+        if folder not in begun:
+            rest.setdefault(student.vectors, []).append(str(student.seed))
+    for vectors, seeds in rest.items():
+        of_size = [] if vectors is None else ["--K", str(vectors)]
+        place = ["--config", str(args.config), "--runs", str(args.runs)]
+        words = ["demo", *of_channel, "--seeds", ",".join(seeds), *of_size, *place, *settings]
+        left.append(shlex.join(["psuedoptimal", *words]))
+    print("\n  ".join(["what is left of the demo:", *left]), file=sys.stderr)
+
+
+def closing(folders: Sequence[Path], seconds: float) -> None:
+    """Say how long each run and all of it took, and where the reports are."""
+    for folder in folders:
+        found = Run(folder).read_json("summary.json")
+        spent = sum(found["seconds"].values())
+        print(f"{folder}: {spent:.0f} s; report: {folder / 'report.html'}", file=sys.stderr)
+    print(f"all of it: {seconds:.0f} s", file=sys.stderr)
