@@ -32,8 +32,10 @@ exec 8>"$ENGINE/start.lock" 9>"$ENGINE/use.lock"
 fetch() { # package, binary within it, target
     local apt="$ENGINE/apt-$COMPOSE_SUITE"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/unpacked"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $COMPOSE_SUITE main" \
-        >"$apt/sources.list"
+    # Debian's archive, on Ubuntu too: where debootstrap takes a base image from.
+    local mirror
+    mirror=$(sed -n 's/^DEF_MIRROR="\(.*\)"$/\1/p' "$(command -v debootstrap)")
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $COMPOSE_SUITE main" >"$apt/sources.list"
     local options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/nonexistent
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update
