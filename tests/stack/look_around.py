@@ -117,7 +117,9 @@ def network() -> Iterator[str]:
     # At a time: a name that nobody knows takes its ten seconds.
     with ThreadPoolExecutor(64) as pool:
         yield from filter(None, pool.map(reached, (*METADATA, *sys.argv[1:])))
-        yield from filter(None, pool.map(named, ("pypi.org", "deb.debian.org")))
+        # A neighbour's name has no dot, and an address no letter.
+        hosts = {address.rsplit(":", 1)[0] for address in sys.argv[1:]}
+        yield from filter(None, pool.map(named, [h for h in hosts if "." in h and not h[-1].isdigit()]))
 
 
 def reached(address: str) -> str:

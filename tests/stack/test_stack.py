@@ -15,9 +15,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from pip._internal.models.index import PyPI
 
 from .conftest import ROOT, Stack
 
@@ -82,8 +84,9 @@ def test_nothing_is_found_from_inside_a_service(stack: Stack) -> None:
 def seen_inside(stack: Stack, room: str) -> list[str]:
     """What is found from inside a service's container: neighbours, the outside, this machine."""
     other, port = ("sandbox", 8002) if room == "decoder" else ("decoder", 8001)
-    out = [f"{other}-service:{port}", f"{other}-door:{port}", "pypi.org:443", "deb.debian.org:80"]
-    out += [f"{socket.gethostbyname(name)}:{p}" for name, p in (("pypi.org", 443), ("deb.debian.org", 80))]
+    out = [f"{other}-service:{port}", f"{other}-door:{port}", *outside()]
+    for host, _, at in (address.partition(":") for address in outside()):
+        out.append(f"{socket.gethostbyname(host)}:{at}")
     for service in (f"{other}-service", f"{other}-door"):
         (container,) = stack.containers(service)
         out += [f"{address}:{port}" for address in stack.addresses(container)]
@@ -93,6 +96,20 @@ def seen_inside(stack: Stack, room: str) -> list[str]:
         out += [f"{address}:{listener.getsockname()[1]}" for address in machine]
         said = stack.compose("exec", "-T", f"{room}-service", "python", "-", *out, stdin=INSIDE.read_text())
     return said.splitlines()
+
+
+def outside() -> list[str]:
+    """host:port of where this machine's packages come from, which does answer: from here it is reached."""
+    said = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True, check=True
+    )
+    sites = [urlsplit(site) for site in said.stdout.split() if site.startswith("http")]
+    assert sites, "apt knows no site to try from inside"
+    sites.append(urlsplit(PyPI.url))
+    found = sorted({f"{s.hostname}:{s.port or {'http': 80, 'https': 443}[s.scheme]}" for s in sites})
+    for host, _, port in (address.partition(":") for address in found):
+        socket.create_connection((host, int(port)), 10).close()
+    return found
 
 
 def own_address() -> str:
