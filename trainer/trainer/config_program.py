@@ -72,8 +72,18 @@ class Training(Section):
     """Training."""
 
     num_epochs: int = Field(10, ge=1, le=100_000, description="passes over the training sequences")
+    train_steps: Positive | None = Field(None, description="steps, whatever num_epochs says")
     batch_size: int = Field(8, ge=1, le=65536, description="sequences of a step")
     samples: int = Field(8, ge=2, le=4096, description="programs sampled for each of them")
+    screen_samples: int = Field(
+        0, ge=0, le=4096,
+        description="programs tried for a sequence before steps are spent on it: where none or all are "
+        "right, it is left out; 0 keeps all",
+    )  # fmt: skip
+    screen_sequences: Positive | None = Field(None, description="sequences looked at each time [all]")
+    screen_every: int = Field(
+        0, ge=0, description="steps to the next look, at the next sequences; 0: one look"
+    )
     gradient_accumulation_steps: int = Field(1, ge=1, le=65536, description="backward passes per step")
     learning_rate: float = Field(1e-5, gt=0, le=10, description="peak learning rate")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
@@ -108,6 +118,9 @@ class Game(Section):
     """Reward."""
 
     reward_constant: float = Field(100.0, gt=0, description="of a program that makes the sequence")
+    reward_per_byte: float = Field(
+        0.0, ge=0, description="and for each number of it; 8 x length_penalty rewards the bits saved"
+    )
     length_penalty: float = Field(0.1, ge=0, description="times its length; a reward is never below 0")
     length_measure: Literal["bits", "characters"] = Field(
         "bits", description="bits of the prefix code, or the first experiment's characters"
@@ -122,7 +135,7 @@ class Game(Section):
         """The same as the environment's rules."""
         return Rules(
             self.reward_constant, self.length_penalty, self.length_measure, self.partial_credit,
-            self.max_steps,
+            self.max_steps, self.reward_per_byte,
         )  # fmt: skip
 
 
@@ -168,6 +181,8 @@ class ProgramConfig(Output, Service, Game, Reinforce, Training, Data, Model):
             raise ValueError(
                 "use_8bit_quantization=True without lora: 8-bit weights cannot be trained; add --lora-r 16"
             )
+        if self.screen_samples == 1:
+            raise ValueError("screen_samples=1: of one program none or all are right; take 4, or 0 for none")
         if self.partial_credit >= self.reward_constant:
             raise ValueError(
                 f"partial_credit={self.partial_credit}: a wrong program would be worth more than a right "

@@ -37,7 +37,8 @@ LOCK = "run.lock"
 CHECKPOINT = re.compile(r"checkpoint-\d+")
 # What libraries say in place of an errno: safetensors (Rust), and torch.save (C++) when writes fall short.
 DISK_FULL_SIGNS = ("No space left on device", "os error 28", "PytorchStreamWriter failed", "unexpected pos")
-STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl")
+SCREENINGS = "screenings.jsonl"
+STEPPED = ("metrics.jsonl", "episodes.jsonl", "heldout.jsonl", "evaluations.jsonl", SCREENINGS)
 
 
 class DiskFull(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,56 @@ def test_a_warm_start_teaches_and_the_run_begins_from_it(
     assert len(metrics(folder)) == 3
 
 
+def test_screening_leaves_what_is_solved_now_and_then(
+    tiny_coder: Path, sandbox: Service, tmp_path: Path
+) -> None:
+    """Nobody ever writes the two last sequences' programs; of the others a coder is right now and then."""
+    rows = [{"sequence": [value] * n} for n in range(3, 7) for value in (10, 20, 30)]
+    rows += [{"sequence": [1, 200, 3, 77, 5]}, {"sequence": [9, 8, 250, 6, 41]}]
+    file, folder = tmp_path / "mixed.jsonl", tmp_path / "screened"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = [
+        "--data_path", str(file), "--train-sequences", "14", "--screen-samples", "24", "--batch-size", "1",
+    ]  # fmt: skip
+    twice = [
+        "--train-steps",
+        "5",
+        "--screen-every",
+        "2",
+        "--checkpoint-freq",
+        "0.07",
+        "--save-total-limit",
+        "9",
+    ]
+    assert main(argv(folder, tiny_coder, sandbox, *more, *twice)) == 0
+    looks = list(Run(folder).rows("screenings.jsonl"))
+    assert [(row["step"], row["screened"]) for row in looks] == [(0, 14), (2, 14), (4, 14)]
+    steps = metrics(folder)
+    assert len(steps) == 5 and [row["time/screen_s"] > 0 for row in steps] == [True, False] * 2 + [True]
+    for episode in Run(folder).rows("episodes.jsonl"):
+        places = looks[(episode["step"] - 1) // 2]["places"]
+        assert episode["place"] in places and set(places) <= set(range(12))
+    assert Run(folder).read_json("summary.json")["seconds"]["screen"] > 0
+    # What lies after a checkpoint is looked at again, and is found as it was.
+    for name in ("checkpoint-4", "checkpoint-5"):
+        shutil.rmtree(folder / "checkpoints" / name)
+    (folder / "summary.json").unlink()
+    assert main(["train", "program", "--resume", str(folder), "--sandbox-url", sandbox.url]) == 0
+    again = list(Run(folder).rows("screenings.jsonl"))
+    assert [row["places"] for row in again] == [row["places"] for row in looks]
+    assert timeless(metrics(folder)) == timeless(steps)
+
+
+def test_a_run_with_nothing_left_to_learn_from_says_so(
+    tiny_coder: Path, sandbox: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "hard.jsonl"
+    file.write_text('{"sequence": [1, 200, 3, 77, 5]}\n{"sequence": [9, 8, 250, 6, 41]}\n')
+    more = ["--data_path", str(file), "--train-sequences", "2", "--screen-samples", "4"]
+    assert main(argv(tmp_path / "none", tiny_coder, sandbox, *more)) == 2
+    assert "screen_samples=4 leaves 0 of 2 training sequences" in capsys.readouterr().err
+
+
 def test_sequences_of_files_are_trained_on_and_a_bad_row_is_named(
     tiny_coder: Path, sandbox: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +259,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     for flags, said in (
         ({"use_8bit_quantization": True}, "8-bit weights cannot be trained"),
         ({"partial_credit": 100.0}, "worth more than a right"),
+        ({"screen_samples": 1}, "screen_samples=1"),
         ({"gradient_accumulation_steps": 3}, "does not divide the 64 programs"),
     ):
         with pytest.raises(ConfigError, match=said):

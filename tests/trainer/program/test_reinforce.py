@@ -135,6 +135,12 @@ def test_a_length_penalty_changes_the_advantages() -> None:
     assert line_advantages(paid, [2, 2], gamma=1.0) == [[10.0, 10.0], [-10.0, -10.0]]
 
 
+def test_a_reward_by_the_byte_is_what_is_saved() -> None:
+    rules = Rules(reward_constant=10.0, reward_per_byte=0.8, length_penalty=0.1)
+    assert rules.reward(True, 100, 1.0, 64) == pytest.approx(10 + (8 * 64 - 100) / 10)
+    assert rules.reward(False, 100, 0.5, 64) == rules.reward(True, 900, 1.0, 64) == 0
+
+
 def test_a_wrong_program_never_gets_a_positive_advantage() -> None:
     generator = torch.Generator().manual_seed(1)
     rules = Rules(length_penalty=0.2)
@@ -201,10 +207,16 @@ def test_sorting_and_trimming_a_batch_lose_nothing() -> None:
             "completion_ids": torch.randint(1, 99, (4, 9)) * mask, "completion_mask": mask,
             "advantages": torch.rand(4, 9) * mask, "num_items_in_batch": torch.tensor(7.0), "other": None,
         })  # fmt: skip
-    ordered = by_length(parts)
+    ordered = by_length(parts, 2)
     rows = lambda some: sorted(tuple(r) for part in some for r in part["completion_ids"].tolist())  # noqa: E731
     assert rows(ordered) == rows(parts)
-    lengths = [int(n) for part in ordered for n in part["completion_mask"].sum(1)]
+
+    def groups(some: list[dict[str, Any]]) -> set[str]:
+        return {str(part["completion_ids"][i : i + 2].tolist()) for part in some for i in (0, 2)}
+
+    assert groups(ordered) == groups(parts)
+    tokens = [part["completion_mask"].sum(1) + part["prompt_mask"].sum(1) for part in ordered]
+    lengths = torch.cat(tokens).view(-1, 2).sum(1).tolist()
     assert lengths == sorted(lengths)
     for part in ordered:
         short = trimmed(part)
@@ -239,6 +251,8 @@ def test_trls_loss_with_our_advantages_is_the_mean_over_programs(tmp_path: Any) 
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     ids = torch.randint(5, 300, (4, 10))
+    # Two programs for one prompt, in one row; and two prompts with one each.
+    ids[1, :4] = ids[0, :4]
     mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [4]])).long()
     advantages = torch.randn(4, 6) * mask
     inputs = {

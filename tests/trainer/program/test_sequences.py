@@ -6,7 +6,9 @@ from collections import Counter
 
 from trainer.channels.program.program import OPERATIONS, parse, values
 from trainer.channels.program.program_code import length_bits
+from trainer.config_program import ProgramConfig
 from trainer.tasks.sequences import generate, split_of
+from trainer.tasks.sequences_load import load_splits
 from trainer.tasks.sequences_shorten import shorten
 
 
@@ -61,3 +63,14 @@ def test_shortening_finds_what_is_worked_by_hand() -> None:
         "sequence_1 = range_func_up(1, 10)\nsequence_2 = set_list([9, 3])\n"
         "output = concatenate(sequence_1, sequence_2)\n"
     )
+
+
+def test_half_of_the_training_sequences_are_of_half_the_length_and_none_is_held_out() -> None:
+    config = ProgramConfig(train_sequences=121, validation_sequences=20, heldout_sequences=30, max_length=100)
+    splits = load_splits(config)
+    assert len(set(splits.train)) == len(splits.train) == 121
+    assert all(len(sequence) <= 50 for sequence in splits.train[::2])
+    assert 50 < max(len(sequence) for sequence in splits.train) <= 100
+    assert not set(splits.train) & {*splits.validation, *splits.heldout}
+    short = load_splits(config.model_copy(update={"max_length": 20, "train_sequences": 7}))
+    assert len(short.train) == 7 and max(map(len, short.train)) <= 20

@@ -56,9 +56,13 @@ class RecordedTrainer(GRPOTrainer):
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         started = time.monotonic()
         try:
-            return super()._generate_single_turn(*args, **kwargs)
+            return self._sampled(*args, **kwargs)
         finally:
             self.sample_s += time.monotonic() - started
+
+    def _sampled(self, *args: Any, **kwargs: Any) -> Any:
+        """Return completions' token ids and log-probabilities (or None); a channel may have its own way."""
+        return super()._generate_single_turn(*args, **kwargs)
 
 
 @dataclass(frozen=True)

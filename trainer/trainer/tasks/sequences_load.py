@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from trainer.config_program import GENERATED, Data, ProgramConfig
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_files import Row, read_sequences
 
+# Of no sequence is the half asked for that would be shorter.
+SHORT = 24
 # The sequences are the same for every seed of a run, so that seeds can be compared.
 DATA_SEED = 0
 
@@ -50,17 +53,27 @@ def load_splits(config: ProgramConfig) -> Splits:
         heldout, truth = found[len(validation) :][: config.heldout_sequences], []
     out = {*validation, *heldout}
     if config.data_path == GENERATED:
-        wanted = config.sequences_wanted
-        train = [
-            pair.sequence
-            for pair in generate("train", wanted, DATA_SEED, max_length=config.max_length, exclude=out)
-        ]
+        train = _generated(config.sequences_wanted, config.max_length, out)
     else:
         read = _file(config.data_path, config)
         train = [sequence for sequence in read if sequence not in out][: config.train_sequences]
         if not train:
             raise ConfigError(f"data_path={config.data_path}: every sequence in it is held out")
     return Splits(train, validation, heldout, truth)
+
+
+def _generated(n: int, max_length: int, out: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return n training sequences, as many drawn with half the limit as with all of it, in turns.
+
+    More is learned from short ones, and they are rare where long ones are allowed.
+    """
+    limits = sorted({min(max_length, max(SHORT, max_length // 2)), max_length})
+    found: list[list[tuple[int, ...]]] = []
+    for i, limit in enumerate(limits):
+        share = (n + len(limits) - 1 - i) // len(limits)
+        pairs = generate("train", share, DATA_SEED, max_length=limit, exclude=out.union(*found))
+        found.append([pair.sequence for pair in pairs])
+    return [sequence for turn in zip_longest(*found) for sequence in turn if sequence is not None]
 
 
 def _file(path: str, config: Data) -> list[tuple[int, ...]]:

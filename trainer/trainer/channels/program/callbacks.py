@@ -27,7 +27,7 @@ class Recorder(StepRecorder):
 
     def __init__(self, trainer: RecordedTrainer, reward: ProgramReward, run: Run | None) -> None:
         super().__init__(trainer, reward, run)
-        self.seconds = {"train": 0.0, "sandbox": 0.0}
+        self.seconds = {"train": 0.0, "sandbox": 0.0, "screen": 0.0}
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.chance = Chance.now()
@@ -37,7 +37,11 @@ class Recorder(StepRecorder):
         row["time/step_s"] = time.monotonic() - self._started
         row["time/sample_s"] = self.trainer.sample_s
         self.seconds["sandbox"] += row["time/sandbox_s"]
-        self.seconds["train"] += row["time/step_s"] - row["time/sandbox_s"]
+        screening = self.trainer.screening
+        if screening is not None:
+            row["time/screen_s"], screening.seconds = screening.seconds, 0.0
+            self.seconds["screen"] += row["time/screen_s"]
+        self.seconds["train"] += row["time/step_s"] - row["time/sandbox_s"] - row.get("time/screen_s", 0.0)
         self.row = row
         if self.run is not None:
             self.run.append("episodes.jsonl", episode_rows(step, batches))

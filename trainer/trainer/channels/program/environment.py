@@ -1,10 +1,11 @@
 """The game: given a sequence, an action is a line of a program, and it is won when `output` is the sequence.
 
-State: the program so far. Reward: `reward_constant - length_penalty x length` for the first program that
-makes the sequence, never below 0; else 0. Over: when it is won, or after max_steps lines, the last one
-executed like any other. Because nothing is observed but the program so far, whole programs may be sampled
-first and judged afterwards: `judge` executes every prefix that could win, of all of them, in one request, and
-cuts each program where it won. That is the same game as line by line, by one request instead of hundreds.
+State: the program so far. Reward: `reward_constant - length_penalty x length`, and `reward_per_byte` for each
+number of the sequence, for the first program that makes it, never below 0; else 0. Over: when it is won, or
+after max_steps lines, the last one executed like any other. Because nothing is observed but the program so
+far, whole programs may be sampled first and judged afterwards: `judge` executes every prefix that could win,
+of all of them, in one request, and cuts each program where it won. That is the same game as line by line, by
+one request instead of hundreds.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Rules(NamedTuple):
     measure          bits of the prefix code, or the first experiment's characters
     partial_credit   of one that does not: times the share of the sequence it begins with; 0 is off
     max_steps        lines a program may have
+    reward_per_byte  of one that makes the sequence, for each number of it: with 8 x length_penalty (and bits)
+                     a reward is what the program saves, in place of one for right programs of any sequence
     """
 
     reward_constant: float = 100.0
@@ -40,13 +43,19 @@ class Rules(NamedTuple):
     measure: Literal["bits", "characters"] = "bits"
     partial_credit: float = 0.0
     max_steps: int = MAX_STEPS
+    reward_per_byte: float = 0.0
 
-    def reward(self, solved: bool, length: int, beginning: float) -> float:
-        """Return the reward. beginning: the share of the sequence that the output begins with, 0 to 1."""
+    def reward(self, solved: bool, length: int, beginning: float, size: int = 0) -> float:
+        """Return the reward.
+
+        beginning  the share of the sequence that the output begins with, 0 to 1
+        size       numbers of the sequence
+        """
         if not solved:
             return self.partial_credit * beginning
         # A right program is never worth less than a wrong one, however long it is.
-        return max(self.reward_constant - self.length_penalty * length, self.partial_credit, 0.0)
+        worth = self.reward_constant + self.reward_per_byte * size
+        return max(worth - self.length_penalty * length, self.partial_credit, 0.0)
 
 
 USUAL = Rules()
@@ -149,7 +158,8 @@ def rollout_of(sequence: tuple[int, ...], program: str, steps: int, output: Outp
     outcome = "solved" if solved else output.outcome
     if output.outcome == "passed" and not solved:
         outcome = "no_list" if output.value is None else "wrong"
-    return Rollout(program, steps, outcome, bits, beginning, rules.reward(solved, length, beginning))
+    reward = rules.reward(solved, length, beginning, len(sequence))
+    return Rollout(program, steps, outcome, bits, beginning, reward)
 
 
 def beginning_of(sequence: Sequence[int], output: Sequence[int] | None) -> float:

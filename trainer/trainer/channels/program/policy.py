@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from trainer.channels.program.prompts import policy_messages
+from trainer.channels.program.sampling import sample
 from trainer.channels.text.student import Precision, precision
 from trainer.config import ConfigError
 from trainer.config_program import STARTER, Model
@@ -99,33 +100,26 @@ def write_programs(
     prompts = [prompt_of(tokenizer, sequence) for sequence in sequences]
     encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    settings = GenerationConfig(
-        **(sampling if temperature else {"do_sample": False}), max_new_tokens=max_tokens,
-        num_return_sequences=samples if temperature else 1, repetition_penalty=1.0,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=policy.ends, bos_token_id=tokenizer.bos_token_id,
-    )  # fmt: skip
+    each = samples if temperature else 1
     texts: list[list[str]] = [[] for _ in prompts]
     per_pass = max(1, batch // samples)
     cuda = [model.device] if model.device.type == "cuda" else []
     training = model.training
     model.eval()
     try:
-        with torch.random.fork_rng(devices=cuda), torch.inference_mode():
+        with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
             for start in range(0, len(order), per_pass):
                 places = order[start : start + per_pass]
-                inputs = tokenizer.pad(
-                    {"input_ids": [encoded[i] for i in places]}, padding_side="left", return_tensors="pt"
-                ).to(model.device)
-                written = model.generate(**inputs, generation_config=settings)
-                rows = written[:, inputs["input_ids"].shape[1] :]
-                found = tokenizer.batch_decode(
-                    rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                found = sample(
+                    model, [encoded[i] for i in places for _ in range(each)], temperature=temperature,
+                    max_tokens=max_tokens, ends=policy.ends, pad=tokenizer.pad_token_id,
+                )  # fmt: skip
+                written = tokenizer.batch_decode(
+                    found, skip_special_tokens=True, clean_up_tokenization_spaces=False
                 )
-                each = len(found) // len(places)
                 for n, place in enumerate(places):
-                    texts[place] = found[n * each : (n + 1) * each] * (samples // each)
+                    texts[place] = written[n * each : (n + 1) * each] * (samples // each)
     finally:
         model.train(training)
     return texts

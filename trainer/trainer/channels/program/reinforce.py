@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from trl.models import unwrap_model_for_generation
 
 from trainer.channels.grpo import RecordedTrainer
 from trainer.channels.program.credit import line_advantages, lines_of_tokens
 from trainer.channels.program.environment import Rollout
+from trainer.channels.program.packing import IMPLEMENTATIONS, log_probabilities
 from trainer.channels.program.reward_function import Batch, ProgramReward
+from trainer.channels.program.sampling import sample
+from trainer.channels.program.screening import Screening
 from trainer.config_program import ProgramConfig
+
+# Of advantages, which are at most 1, in doubles.
+ROUNDING = 1e-9
 
 
 class ProgramTrainer(RecordedTrainer):
@@ -24,9 +31,13 @@ class ProgramTrainer(RecordedTrainer):
 
     config: ProgramConfig
     reward: ProgramReward
+    screening: Screening | None = None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample and judge as GRPO does, then credit each line; what comes after a success is no action."""
+        if self.screening is not None:
+            model = self.accelerator.unwrap_model(self.model)
+            inputs = self.screening.rows(self.state.global_step, inputs, model)
         out = super()._generate_and_score_completions(inputs)
         batch: Batch = self.reward.taken[-1]
         ids, mask = out["completion_ids"], out["completion_mask"]
@@ -34,18 +45,51 @@ class ProgramTrainer(RecordedTrainer):
         rows = [row[: int(kept.sum())].tolist() for row, kept in zip(ids, mask, strict=True)]
         lines = [lines_of_tokens(row, self._text) for row in rows]
         advantages, played = token_advantages(batch, lines, ids.shape)
+        if not self._entropy_bonus_enabled and not self.beta:
+            # What has no advantage, but for rounding, has no part in the gradient either: not to be computed.
+            played = played * (advantages.abs() > ROUNDING).any(1, keepdim=True)
         # TRL divides the sum over tokens by this; what is left is the mean over programs.
         out["advantages"] = (advantages * self.max_completion_length).to(ids.device)
         out["completion_mask"] = mask * played.to(mask.device, mask.dtype)
         return out
 
+    def _sampled(self, prompt_ids: Any, *more: Any, **named: Any) -> Any:
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return super()._sampled(prompt_ids, *more, **named)
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
+            return sample(
+                model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
+                ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
+            ), None  # fmt: skip
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,
+        compute_entropy: bool = False, compute_aux_loss: bool = False, **named: Any,
+    ) -> Any:  # fmt: skip
+        """Compute each prompt once for all of its programs, where the model's attention takes such a mask."""
+        if compute_aux_loss or self.model.config._attn_implementation not in IMPLEMENTATIONS:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *more, compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss, **named,
+            )  # fmt: skip
+        with self.accelerator.autocast():
+            found = log_probabilities(
+                model, input_ids, attention_mask, logits_to_keep, dtype=self.model.dtype,
+                entropy=compute_entropy,
+            )  # fmt: skip
+        return *found, None
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """Put programs of like length into one backward pass: what is padded is computed all the same."""
+        """Put groups of like length into one backward pass: what is padded is computed all the same."""
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is before or self._buffered_inputs is None:
             return inputs
-        self._buffered_inputs = by_length(self._buffered_inputs)
+        self._buffered_inputs = by_length(self._buffered_inputs, self.num_generations)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
@@ -57,10 +101,15 @@ class ProgramTrainer(RecordedTrainer):
         )
 
 
-def by_length(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the same rows in as many parts of the same size, the shortest programs in the first."""
-    lengths = torch.cat([part["completion_mask"].sum(1) for part in parts])
-    order, size = torch.argsort(lengths, stable=True), len(parts[0]["completion_mask"])
+def by_length(parts: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
+    """Return the same rows in as many parts of the same size, the groups with the fewest tokens in the first.
+
+    group  rows of one prompt, side by side; they stay so
+    """
+    sizes = torch.cat([part["prompt_mask"].sum(1) + part["completion_mask"].sum(1) for part in parts])
+    groups = torch.argsort(sizes.view(-1, group).sum(1), stable=True)
+    order = torch.arange(len(sizes), device=sizes.device).view(-1, group)[groups].flatten()
+    size = len(parts[0]["completion_mask"])
     sorted_parts: list[dict[str, Any]] = [dict(part) for part in parts]
     for key, value in parts[0].items():
         if not isinstance(value, torch.Tensor) or value.ndim == 0:

@@ -28,6 +28,7 @@ from trainer.channels.program.program_code import length_bits
 from trainer.channels.program.prompts import policy_messages
 from trainer.channels.program.reinforce import ProgramTrainer
 from trainer.channels.program.reward_function import ProgramReward
+from trainer.channels.program.screening import Screening
 from trainer.channels.program.search import connect
 from trainer.channels.program.warm_start import warm_start
 from trainer.channels.text.student import _adapter, precision, quiet_libraries
@@ -60,6 +61,8 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     processes.wait_for_everyone()
     reward = ProgramReward(config, splits.train)
     trainer, epoch_steps = _trainer(config, policy, reward, folder)
+    if config.screen_samples:
+        trainer.screening = Screening(config, policy, reward, run)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
     heldout = HeldOutSequences(trainer, config, policy, splits.validation, run, reward.stopping, epoch_steps)
     interrupts = Interrupts(reward.stopping, 1)
@@ -152,7 +155,7 @@ def _trainer(
     """Return the trainer and the steps of an epoch."""
     groups = config.batch_size * PartialState().num_processes
     epoch_steps = max(1, len(reward.sequences) // groups)
-    steps = epoch_steps * config.num_epochs
+    steps = config.train_steps or epoch_steps * config.num_epochs
     data = _data(reward.sequences, config, groups * steps)
     if "tensorboard" in config.report_to:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))

@@ -1,0 +1,89 @@
+"""Sampling and packing, each beside what transformers does with one row for each program."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from trainer.channels.program.packing import pack
+from trainer.channels.program.sampling import sample
+
+PAD, END, SIZE = 0, 1, 23
+
+
+@pytest.fixture(params=["llama", "qwen2, grouped heads"])
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    torch.manual_seed(3)
+    shape = {
+        "vocab_size": SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "pad_token_id": PAD, "eos_token_id": END, "initializer_range": 0.4,
+    }  # fmt: skip
+    if request.param == "llama":
+        return LlamaForCausalLM(LlamaConfig(num_key_value_heads=4, **shape)).eval()
+    return Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, **shape)).eval()
+
+
+PROMPTS = [[5, 6, 7], [9], [4, 4, 8, 12, 2, 19], [3, 17]]
+
+
+def generated(model: torch.nn.Module, prompt: list[int], max_tokens: int) -> list[int]:
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=max_tokens, pad_token_id=PAD, eos_token_id=END
+    )
+    return model.generate(torch.tensor([prompt]), generation_config=settings)[0, len(prompt) :].tolist()
+
+
+def test_greedy_programs_are_those_of_generate(model: torch.nn.Module) -> None:
+    wanted = [generated(model, prompt, 40) for prompt in PROMPTS]
+    assert len({len(program) for program in wanted}) > 1
+    found = sample(model, PROMPTS, temperature=0, max_tokens=40, ends=[END], pad=PAD)
+    assert found == wanted
+    thrice = [prompt for prompt in PROMPTS for _ in range(3)]
+    assert sample(model, thrice, temperature=0, max_tokens=40, ends=[END], pad=PAD) == [
+        program for program in wanted for _ in range(3)
+    ]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_programs_are_drawn_as_often_as_the_model_says(model: torch.nn.Module, temperature: float) -> None:
+    """The frequencies of a program's second token, beside those computed by enumeration."""
+    n, prompt = 4000, PROMPTS[2]
+    torch.manual_seed(0)
+    found = sample(
+        model, [PROMPTS[0]] * 5 + [prompt] * n, temperature=temperature, max_tokens=2, ends=[END], pad=PAD
+    )
+    seconds = torch.zeros(SIZE)
+    for program in found[5:]:
+        if len(program) == 2:
+            seconds[program[1]] += 1 / n
+    with torch.no_grad():
+        first = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
+        rows = torch.tensor([[*prompt, token] for token in range(SIZE)])
+        then = (model(rows).logits[:, -1] / temperature).softmax(-1)
+    first[END] = 0
+    wanted = first @ then
+    error = (wanted * (1 - wanted) / n).sqrt()
+    assert ((seconds - wanted).abs() <= 5 * error + 1e-4).all()
+
+
+def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
+    ids = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 7, 2, 0], [3, 5, 6, 8, 0, 0], [3, 5, 6, 0, 0, 0]])
+    shown = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]])
+    packed = pack(ids, shown, 3, torch.float32)
+    assert packed.ids.tolist() == [[5, 6, 7, 8, 6, 7], [3, 5, 6, 0, 0, 0]]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 1, 2], [0, 1, 2, 0, 0, 0]]
+    assert packed.targets.tolist() == [[-100, 7, 8, 9, 7, 2], [-100, -100, 8, -100, -100, -100]]
+    assert (packed.mask[0, 0] == 0).long().tolist() == [
+        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
+        [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1, 1],
+    ]  # fmt: skip
+    # The last row has nothing to be scored, and is not there.
+    b, t, group, column = (value.tolist() for value in packed.places)
+    assert b == [0, 0, 0, 1, 1, 2] and t == [0, 1, 2, 0, 1, 0]
+    assert group == [0, 0, 0, 0, 0, 1] and column == [1, 2, 3, 4, 5, 2]
+
+
+def test_a_batch_of_which_nothing_is_shown_still_has_a_row() -> None:
+    packed = pack(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 0]]), 1, torch.float32)
+    assert packed.ids.tolist() == [[5, 6]]

@@ -1,0 +1,102 @@
+"""The log-probabilities of many programs for the same prompt, the prompt computed once.
+
+A row is a prompt and its programs one behind another. Each program sees the prompt and itself: a mask of
+[N, N] says so, and its positions go on where the prompt's end. The figures are those of one row for each
+program; what is saved is the prompt, which is most of a short program's row.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+
+# What takes a mask of any form.
+IMPLEMENTATIONS = ("sdpa", "eager")
+NO_LABEL = -100
+
+
+class Packed(NamedTuple):
+    """Prompts with their programs.
+
+    ids, positions, targets  [G, N]; a target is the token that comes next, or NO_LABEL
+    mask                     [G, 1, N, N], 0 where row i may look at column j, else the least number there is
+    places                   of each scored token (row, column) in the batch [B, T], and (row, column) here
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    mask: torch.Tensor
+    places: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) -> Packed:
+    """Put the programs for one prompt, where they lie side by side, into one row.
+
+    ids    [B, P + T] prompts and programs
+    shown  [B, P + T], 1 for what is no padding; a program of which nothing is shown is left out
+    keep   T
+    dtype  of the mask: the model's
+    """
+    width = ids.shape[1] - keep
+    rows = [
+        (
+            tuple(ids[b, :width][shown[b, :width].bool()].tolist()),
+            b,
+            shown[b, width:].nonzero()[:, 0].tolist(),
+        )
+        for b in range(len(ids))
+    ]
+    # Something always is computed: a step on several ranks has a backward pass on each.
+    played = [row for row in rows if row[2]] or [(*rows[0][:2], [0])]
+    lines: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    places: list[tuple[int, int, int, int]] = []
+    for group, (prompt, members) in enumerate(groupby(played, key=lambda row: row[0])):
+        shared = len(prompt) - 1
+        tokens, at, part, target = list(prompt[:-1]), list(range(shared)), [0] * shared, [NO_LABEL] * shared
+        for number, (_, b, columns) in enumerate(members, 1):
+            program = [int(ids[b, width + t]) for t in columns]
+            places += [(b, t, group, len(tokens) + i) for i, t in enumerate(columns)]
+            tokens += [prompt[-1], *program[:-1]]
+            at += range(shared, shared + len(program))
+            part += [number] * len(program)
+            target += program
+        lines.append((tokens, at, part, target))
+    longest, device = max(len(line[0]) for line in lines), ids.device
+
+    def filled(which: int, value: int) -> torch.Tensor:
+        padded = [line[which] + [value] * (longest - len(line[which])) for line in lines]
+        return torch.tensor(padded, device=device)
+
+    parts = filled(2, -1)
+    sees = (parts[:, None] == parts[..., None]) | (parts[:, None] == 0)
+    sees &= torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    mask = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(~sees, torch.finfo(dtype).min)
+    where = torch.tensor(places, device=device).T
+    return Packed(
+        filled(0, 0), filled(1, 0), filled(3, NO_LABEL), mask[:, None],
+        (where[0], where[1], where[2], where[3]),
+    )  # fmt: skip
+
+
+def log_probabilities(
+    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return each program token's log-probability, and its distribution's entropy, both [B, T]; 0 where
+    nothing is shown.
+
+    model    with TRL's fused head: `shift_labels` in, `log_probs` and `entropy` out
+    """
+    packed = pack(ids, shown, keep, dtype)
+    found = model(
+        input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions,
+        shift_labels=packed.targets, fused_lm_head=True,
+    )  # fmt: skip
+    b, t, group, column = packed.places
+
+    def unpacked(values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(len(ids), keep).index_put((b, t), values[group, column])
+
+    return unpacked(found.log_probs), unpacked(found.entropy) if entropy else None

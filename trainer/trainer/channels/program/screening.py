@@ -1,0 +1,145 @@
+"""Which sequences there is something to learn from: those of which the policy solves some programs, not all.
+
+Where all programs of a sequence are right, or none, their advantages are close to nothing, and a step that
+samples them is spent for nothing. So a few are sampled for many sequences now and then, and the steps up to
+the next time are given those between. The literature calls p (1 - p) of a sequence its learnability
+(Rutherford et al., "No Regrets", NeurIPS 2024, arXiv:2408.15099).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from shared.clients import run as run_async
+from shared.errors import NoAnswer
+from trainer.channels.callbacks import Halted, say
+from trainer.channels.program.environment import judge
+from trainer.channels.program.execution import Executor
+from trainer.channels.program.policy import Policy, write_programs
+from trainer.channels.program.prompts import policy_messages
+from trainer.channels.program.search import connect
+from trainer.channels.text.exchange import patiently
+from trainer.config import ConfigError
+from trainer.config_program import ProgramConfig
+from trainer.runs import SCREENINGS, Run
+
+if TYPE_CHECKING:
+    from trainer.channels.program.reward_function import ProgramReward
+
+
+class Screened(NamedTuple):
+    """One look at the sequences.
+
+    step    the step in front of which it was taken, counted from 0
+    places  of the sequences there is something to learn from
+    """
+
+    step: int
+    screened: int
+    places: list[int]
+    seconds: float
+
+
+class Screening:
+    """The sequences of each step, chosen anew every screen_every steps.
+
+    seconds  spent screening since the trainer last set it to 0
+    """
+
+    def __init__(self, config: ProgramConfig, policy: Policy, reward: ProgramReward, run: Run | None) -> None:
+        self.config, self.policy, self.reward, self.run = config, policy, reward, run
+        self.seconds = 0.0
+        self._now: Screened | None = None
+
+    def rows(self, step: int, rows: Sequence[dict[str, Any]], model: Any) -> list[dict[str, Any]]:
+        """Return the rows of a step's sequences in place of the data set's: those left go round and round.
+
+        step    steps done
+        rows    [batch_size x samples] of this rank, as the data set has them
+        model   the policy as it is now
+        raises  Halted, on every rank, if the sandbox is away; ConfigError if too little is left to begin with
+        """
+        every = self.config.screen_every or step + 1
+        begun = step // every * every
+        if self._now is None or self._now.step != begun:
+            self._now = self._shared(begun, model)
+        places = list(self._now.places)
+        random.Random(f"{self.config.seed}/{begun}").shuffle(places)
+        ranks, groups = PartialState(), len(rows) // self.config.samples
+        first = ((step - begun) * ranks.num_processes + ranks.process_index) * groups
+        found = []
+        for i, row in enumerate(rows):
+            place = places[(first + i // self.config.samples) % len(places)]
+            found.append({**row, "place": place, "prompt": policy_messages(self.reward.sequences[place])})
+        return found
+
+    def _shared(self, step: int, model: Any) -> Screened:
+        """Return what the first rank finds, or found before a resume."""
+        found: list[Any] = [None]
+        if self.run is not None:
+            try:
+                found = [self._read(step) or self._look(step, model)]
+            except (NoAnswer, ConfigError) as error:
+                found = [error]
+        broadcast_object_list(found)
+        match found[0]:
+            case ConfigError():
+                raise found[0]
+            case NoAnswer():
+                raise Halted(f"no screening in front of step {step + 1}: {found[0]}")
+        return Screened(*found[0])
+
+    def _read(self, step: int) -> Screened | None:
+        assert self.run is not None
+        return next((Screened(**row) for row in self.run.rows(SCREENINGS) if row["step"] == step), None)
+
+    def _look(self, step: int, model: Any) -> Screened:
+        assert self.run is not None
+        config, started = self.config, time.monotonic()
+        n = len(self.reward.sequences)
+        wanted = min(config.screen_sequences or n, n)
+        times = step // config.screen_every if config.screen_every else 0
+        some = [(times * wanted + i) % n for i in range(wanted)]
+        policy = self.policy._replace(model=model)
+        places = learnable(policy, self.reward.sequences, some, config, self.reward.stopping.is_set)
+        spent = time.monotonic() - started
+        self.seconds += spent
+        say(f"screened at step {step}: {len(places)} of {wanted} sequences are solved now and then")
+        if len(places) < config.batch_size:
+            if self._now is None:
+                raise ConfigError(
+                    f"screen_samples={config.screen_samples} leaves {len(places)} of {wanted} training "
+                    "sequences, as the policy always or never solves the others; a step takes batch_size="
+                    f"{config.batch_size}: give more --train-sequences, easier ones, or --screen-samples 0"
+                )
+            places = self._now.places
+        found = Screened(step, wanted, places, spent)
+        self.run.append(SCREENINGS, [found._asdict()])
+        return found
+
+
+def learnable(
+    policy: Policy, sequences: Sequence[tuple[int, ...]], places: Sequence[int], config: ProgramConfig,
+    stopping: Any,
+) -> list[int]:  # fmt: skip
+    """Return those places whose sequence some of screen_samples programs make, and some do not.
+
+    raises  NoAnswer after max_outages tries
+    """
+    samples, some = config.screen_samples, [sequences[place] for place in places]
+    texts = write_programs(
+        policy, some, samples=samples, temperature=config.temperature, max_tokens=config.max_tokens,
+        seed=config.seed,
+    )  # fmt: skip
+    executor = Executor(connect(config), config.limits)
+    wanted = [sequence for sequence in some for _ in range(samples)]
+    written = [text for own in texts for text in own]
+    found = run_async(patiently(lambda: judge(wanted, written, executor, config.rules), config, stopping))
+    solved = [sum(r.solved for r in found[i : i + samples]) for i in range(0, len(found), samples)]
+    return [place for place, n in zip(places, solved, strict=True) if 0 < n < samples]
