@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from trainer.channels.program.reward_function import ProgramReward
 
 
+# Programs sampled at a time.
+AT_ONCE = 512
+
+
 class Screened(NamedTuple):
     """One look at the sequences.
 
@@ -135,7 +139,7 @@ def learnable(
     samples, some = config.screen_samples, [sequences[place] for place in places]
     texts = write_programs(
         policy, some, samples=samples, temperature=config.temperature, max_tokens=config.max_tokens,
-        seed=config.seed,
+        seed=config.seed, batch=AT_ONCE,
     )  # fmt: skip
     executor = Executor(connect(config), config.limits)
     wanted = [sequence for sequence in some for _ in range(samples)]
