@@ -114,8 +114,8 @@ def main() -> int:
         ids, mask, keep = batch(policy, prompts, by_sample(policy, prompts))
 
         def backward(way: Callable[..., Any], ids: Any = ids, mask: Any = mask, keep: int = keep) -> None:
-            for rows in range(0, len(ids), 4 * PROGRAMS):
-                part = slice(rows, rows + 4 * PROGRAMS)
+            for rows in range(0, len(ids), PROGRAMS):
+                part = slice(rows, rows + PROGRAMS)
                 way(policy.model, ids[part], mask[part], keep).sum().backward()
             policy.model.zero_grad()
 

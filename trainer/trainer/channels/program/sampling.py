@@ -1,6 +1,6 @@
 """Programs sampled many at a time: a prompt is read once for all of its programs, and a finished one leaves
 the batch. transformers' `generate` reads each prompt again for each program and goes on until the last one
-ends; on two CPU cores that takes three to four times as long (`python benchmarks/programs.py`).
+ends; on two CPU cores that takes about three times as long (`python benchmarks/programs.py`).
 """
 
 from __future__ import annotations
