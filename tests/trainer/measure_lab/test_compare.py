@@ -17,7 +17,7 @@ from trainer.config_text import STARTER_STUDENT
 from trainer.measure.compare import compare
 from trainer.measure.compare_figure import figure
 from trainer.measure.folder import read_run
-from trainer.measure.rates_read import Words
+from trainer.measure.rates_read import Words, path_of, program_series
 from trainer.measure.record import Message, Record
 from trainer.measure.tables import row_of
 from trainer.tasks.starter import starter_tasks
@@ -157,6 +157,24 @@ def test_programs_stand_beside_in_bits_of_their_code(tmp_path: Path) -> None:
     front = next(f for f in found.fronts if f.channel == "program")
     assert front.area.value == pytest.approx(0.75 * 155 / 200)
     assert front.reached_by == ""  # 0.75 is below 95 % of the literal program's 1
+
+
+def test_a_coders_own_set_comes_first_and_its_way_is_in_the_same_bits(tmp_path: Path) -> None:
+    folder = write_program(tmp_path / "p")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    short, own = dict(evaluation["rows"][0]), dict(evaluation["rows"][0])
+    short["set"], own["set"] = "generated, up to 64", "generated, up to 128"
+    (folder / "evaluation.json").write_text(json.dumps({"rows": [short, own]}))
+    (folder / "config.yaml").write_text("max_length: 128\nseed: 1\n")
+    looks = [(0, "wrong", 90), (0, "solved", 30), (0, "solved", 60), (9, "solved", 50), (9, "solved", 30)]
+    lines = [{"step": s, "split": "validation", "outcome": o, "bits": b} for s, o, b in looks]
+    lines.append({"step": 9, "split": "test", "outcome": "wrong", "bits": 999})
+    (folder / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(folder)
+    assert [s.tasks for s in program_series(run) if s.name == "coder"] == [
+        "generated, up to 128/4", "generated, up to 64/4"
+    ]  # fmt: skip
+    assert path_of(run) == [(60, pytest.approx(2 / 3)), (40, 1)]
 
 
 def test_vectors_stand_beside_at_all_their_bits(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import gzip
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from trainer.config_text import STARTER, STARTER_STUDENT
@@ -167,8 +168,12 @@ def _beginnings(run: RunFolder, words: Words, tasks: str) -> list[Series]:
 
 
 def program_series(run: RunFolder) -> list[Series]:
-    """Return the coder's programs in bits of the prefix code, and what stands beside them."""
-    rows = run.evaluation.get("rows", [])
+    """Return the coder's programs in bits of the prefix code, and what stands beside them.
+
+    First of the set that is like the sequences it was trained and chosen on, if it was measured on that.
+    """
+    own = f"generated, up to {run.setting('max_length')}"
+    rows = sorted(run.evaluation.get("rows", []), key=lambda row: row["set"] != own)
     series = []
     for row in rows:
         if not row.get("programs"):
@@ -251,14 +256,21 @@ def _latent(
 def path_of(run: RunFolder) -> list[tuple[float, float]]:
     """Return the way a student took on the validation tasks: (bits per message, pass rate), by step.
 
-    Text in tokens x log2 of the vocabulary, programs in bits of the right ones; empty where there is none,
-    and for latents, whose bits do not change on the way.
+    Text in tokens x log2 of the vocabulary, programs in bits of their code; empty where there is none, and
+    for latents, whose bits do not change on the way.
     """
+    if channel_of(run) == "program":
+        steps: dict[int, list[Mapping[str, Any]]] = {}
+        for line in run.heldout:
+            if line["split"] == "validation":
+                steps.setdefault(line["step"], []).append(line)
+        return [
+            (fmean(line["bits"] for line in some), fmean(line["outcome"] == "solved" for line in some))
+            for _, some in sorted(steps.items())
+        ]
     looks = read_lines(run.path / "evaluations.jsonl")
     lines = [line for line in looks if line.get("split") == "validation"]
     if channel_of(run) == "latent":
         return []
-    if channel_of(run) == "text":
-        each = math.log2(words_of(run).vocabulary)
-        return [(each * line["tokens"], line["pass_rate"]) for line in lines]
-    return [(line["bits_per_program"], line["accuracy"]) for line in lines if line.get("bits_per_program")]
+    each = math.log2(words_of(run).vocabulary)
+    return [(each * line["tokens"], line["pass_rate"]) for line in lines]
