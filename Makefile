@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 SEEDS  ?= 1
+CHANNELS := runs/channels-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo playground test test-fast test-slow lint starter clean
+.PHONY: demo channels playground test test-fast test-slow lint starter clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,6 +14,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed  ## train the starter's student through the real services, evaluate it, write a report
 	$(BIN)/psuedoptimal demo --seeds $(SEEDS)
+
+channels: $(VENV)/.installed  ## a student of each channel, and the three of them in one figure (half an hour)
+	$(BIN)/psuedoptimal demo --seeds $(SEEDS) --runs $(CHANNELS)
+	$(BIN)/psuedoptimal demo program --seeds $(SEEDS) --runs $(CHANNELS)
+	$(BIN)/psuedoptimal demo latent --seeds $(SEEDS) --runs $(CHANNELS)
+	$(BIN)/psuedoptimal compare $(CHANNELS)/demo-*-seed* --svg $(CHANNELS)/rates.svg --markdown
 
 playground: $(VENV)/.installed  ## the lab's page over runs/, beside a decoder and a sandbox: it says where to look
 	$(BIN)/psuedoptimal serve playground

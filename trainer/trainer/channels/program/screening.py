@@ -145,5 +145,11 @@ def learnable(
     wanted = [sequence for sequence in some for _ in range(samples)]
     written = [text for own in texts for text in own]
     found = run_async(patiently(lambda: judge(wanted, written, executor, config.rules), config, stopping))
-    solved = [sum(r.solved for r in found[i : i + samples]) for i in range(0, len(found), samples)]
-    return [place for place, n in zip(places, solved, strict=True) if 0 < n < samples]
+    groups = [found[i : i + samples] for i in range(0, len(found), samples)]
+    # A right program that is worth no more than a wrong one is nothing to learn either.
+    return [
+        place
+        for place, group in zip(places, groups, strict=True)
+        if 0 < sum(r.solved for r in group) < samples
+        and max(r.reward for r in group if r.solved) > max(r.reward for r in group if not r.solved)
+    ]
