@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import random
-import ssl
 import threading
 import time
 import uuid
@@ -19,7 +18,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any, TypeVar
 
 import httpx
@@ -245,20 +243,12 @@ class Transport:
         if client is None:
             timeout = httpx.Timeout(self.attempt_s, connect=min(CONNECT_S, self.attempt_s))
             # trust_env off: a proxy variable must not carry programs out of this machine.
-            client = httpx.AsyncClient(
-                limits=self._limits, timeout=timeout, trust_env=False, verify=_certificates()
-            )  # fmt: skip
+            client = httpx.AsyncClient(limits=self._limits, timeout=timeout, trust_env=False)
             self._clients[loop] = client
             opened = _OPENED.get()
             if opened is not None:
                 opened.append(client)
         return client
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """Return what every client checks a server's certificate by: to read them takes 22 ms of a processor."""
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def read_as(kind: type[R], reply: bytes) -> R:
