@@ -46,7 +46,8 @@ class ProgramTrainer(RecordedTrainer):
         lines = [lines_of_tokens(row, self._text) for row in rows]
         advantages, played = token_advantages(batch, lines, ids.shape)
         if not self._entropy_bonus_enabled and not self.beta:
-            # What has no advantage, but for rounding, has no part in the gradient either: not to be computed.
+            # What has no advantage, but for rounding, has no part in the gradient either: not to be computed
+            # (and not in the logged entropy).
             played = played * (advantages.abs() > ROUNDING).any(1, keepdim=True)
         # TRL divides the sum over tokens by this; what is left is the mean over programs.
         out["advantages"] = (advantages * self.max_completion_length).to(ids.device)

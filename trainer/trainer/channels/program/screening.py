@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate import PartialState
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     from trainer.channels.program.reward_function import ProgramReward
 
 
-# Programs sampled at a time.
-AT_ONCE = 512
-
-
 class Screened(NamedTuple):
     """One look at the sequences.
 
-    step    the step in front of which it was taken, counted from 0
-    places  of the sequences there is something to learn from
+    step      steps done before it
+    screened  sequences looked at
+    places    of those there is something to learn from
+    seconds   it took
     """
 
     step: int
@@ -130,16 +128,17 @@ class Screening:
 
 def learnable(
     policy: Policy, sequences: Sequence[tuple[int, ...]], places: Sequence[int], config: ProgramConfig,
-    stopping: Any,
+    stopping: Callable[[], bool],
 ) -> list[int]:  # fmt: skip
     """Return those places whose sequence some of screen_samples programs make, and some do not.
 
     raises  NoAnswer after max_outages tries
     """
     samples, some = config.screen_samples, [sequences[place] for place in places]
+    # As many at a time as a step samples: what the memory holds.
     texts = write_programs(
         policy, some, samples=samples, temperature=config.temperature, max_tokens=config.max_tokens,
-        seed=config.seed, batch=AT_ONCE,
+        seed=config.seed, batch=config.batch_size * config.samples,
     )  # fmt: skip
     executor = Executor(connect(config), config.limits)
     wanted = [sequence for sequence in some for _ in range(samples)]
