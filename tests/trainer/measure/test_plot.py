@@ -76,6 +76,17 @@ def test_labels_do_not_cover_each_other() -> None:
     assert not meeting
 
 
+def test_no_label_of_a_panel_covers_its_head() -> None:
+    import re
+
+    dots = [Dot(f"a sender whose name is long {i}", 10 + i / 50, 1.0, 7, (9, 12), (0.5, 1)) for i in range(5)]
+    drawn = stacked([Panel("text", "counted so " * 9, 0, dots, [])], title="t", x_label="bits", unit="bits")
+    heights = [
+        float(y) for y in re.findall(r'<text class="label k7" x="[\d.]+" y="([\d.]+)">a sender', drawn)
+    ]
+    assert len(heights) == 5 and min(heights) - 11 > 18
+
+
 def test_figures_of_nothing_are_nothing() -> None:
     assert curves([Line("x", [])], title="t", y_label="y") == ""
     assert stack([1], [Layer("x", [1])], title="t", y_label="y") == ""

@@ -272,8 +272,8 @@ def _label(dot: Dot, x: float, y: float, drawn: set[Box], names: list[Box], fram
     for down in (-9, 17, -22, 30, -36, 44, -50, 58, -64, -78, -92, -106):
         choices += [(x + 10, y + down), (x - wide - 10, y + down)]
     boxes = [Box(left, base - 11, left + wide, base + 3) for left, base in choices]
-    floor, edge = frame.height - frame.bottom - 2, frame.width - 2
-    outside = [b.left < frame.left or b.right > edge or b.top < 0 or b.bottom > floor for b in boxes]
+    roof, floor, edge = frame.top - 6, frame.height - frame.bottom - 2, frame.width - 2
+    outside = [b.left < frame.left or b.right > edge or b.top < roof or b.bottom > floor for b in boxes]
     # Two names on top of each other cannot be read; a name on a line can.
     unread = [sum(box.meets(name) for name in names) for box in boxes]
     covered = [sum(box.meets(mark) for mark in drawn) for box in boxes]
