@@ -1,4 +1,7 @@
-"""The plain way to judge: a fresh jail and a fresh `python -I -S` per verdict, by exit status, no HTTP."""
+"""The plain way to judge: a fresh jail and a fresh `python` per verdict, by exit status, no HTTP.
+
+Twice: as people start it, and by `python -I -S`, which loads nothing that a program does not ask for.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PYTHON = ("-I", "-S", "-")
+STARTS: dict[str, tuple[str, ...]] = {"python": ("-",), "python -I -S": PYTHON}
 
 
 class Cold(NamedTuple):
@@ -36,39 +40,49 @@ class Cold(NamedTuple):
 
 
 @contextmanager
-def cold_way(jail: str, python: Path, limits: dict[str, float]) -> Iterator[Cold]:
-    """The plain way of a jail. Under gVisor and Docker it has no limits but its wall time."""
+def cold_ways(jail: str, python: Path, limits: dict[str, float]) -> Iterator[list[Cold]]:
+    """The plain ways of a jail, one for each of STARTS. Under gVisor and Docker only wall time is limited."""
     match jail:
         case "gvisor":
-            with gvisor(python) as way:
-                yield way
+            with gvisor(python) as ways:
+                yield ways
         case "docker":
-            with docker() as way:
-                yield way
+            with docker() as ways:
+                yield ways
         case _:
-            command = bubblewrapped(python)
-            yield Cold("fresh bwrap, fresh python -I -S", lambda: command, partial(limit, limits))
+            yield [
+                Cold(
+                    f"fresh bwrap, fresh {name}",
+                    partial(bubblewrapped, python, flags),
+                    partial(limit, limits),
+                )
+                for name, flags in STARTS.items()
+            ]
 
 
 @contextmanager
-def gvisor(python: Path) -> Iterator[Cold]:
+def gvisor(python: Path) -> Iterator[list[Cold]]:
     """`runsc run` of the same container as the sandbox's, with a plain interpreter in it."""
     from sandbox_service.jails.gvisor import GVisor
     from sandbox_service.jails.uids import Uids
 
     jail, number = GVisor(Uids(20_000, 1, 1), python), itertools.count()
-    jail.write("cold", [str(python), *PYTHON])
+
+    def command(bundle: str) -> list[str]:
+        return jail.command(bundle, f"cold-{os.getpid()}-{next(number)}")
+
+    ways = []
+    for at, (name, flags) in enumerate(STARTS.items()):
+        jail.write(f"cold{at}", [str(python), *flags])
+        ways.append(Cold(f"fresh runsc ({jail.platform}), fresh {name}", partial(command, f"cold{at}")))
     try:
-        yield Cold(
-            f"fresh runsc ({jail.platform}), fresh python -I -S",
-            lambda: jail.command("cold", f"cold-{os.getpid()}-{next(number)}"),
-        )
+        yield ways
     finally:
         jail.close()
 
 
 @contextmanager
-def docker() -> Iterator[Cold]:
+def docker() -> Iterator[list[Cold]]:
     """`docker exec` in one warm container of the sandbox's image and runtime."""
     from sandbox_service.settings import SandboxSettings
 
@@ -79,16 +93,17 @@ def docker() -> Iterator[Cold]:
     warm += ["--runtime", settings.docker_runtime, "--tmpfs", "/tmp", settings.docker_image, "sleep", "1d"]
     subprocess.run([*engine, *warm], check=True, capture_output=True)
     try:
-        yield Cold(
-            f"docker exec ({settings.docker_runtime}), fresh python -I -S",
-            lambda: [*engine, "exec", "-i", name, "python3", *PYTHON],
-        )
+        within = [*engine, "exec", "-i", name, "python3"]
+        yield [
+            Cold(f"docker exec ({settings.docker_runtime}), fresh {start}", partial(list, [*within, *flags]))
+            for start, flags in STARTS.items()
+        ]
     finally:
         subprocess.run([*engine, "rm", "-f", name], check=True, capture_output=True)
 
 
-def bubblewrapped(python: Path) -> list[str]:
-    """Return the command of a fresh jail with a fresh interpreter."""
+def bubblewrapped(python: Path, flags: tuple[str, ...]) -> list[str]:
+    """Return the command of a fresh jail with a fresh interpreter that reads its program from stdin."""
     command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
     command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
     for path in map(Path, ("/bin", "/lib", "/lib64", "/sbin")):
@@ -111,7 +126,7 @@ def bubblewrapped(python: Path) -> list[str]:
         "--chdir",
         "/tmp",
     ]
-    return [*command, str(python), "-I", "-S", "-"]
+    return [*command, str(python), *flags]
 
 
 def limit(limits: dict[str, float]) -> None:

@@ -6,8 +6,8 @@
     SANDBOX_DOCKER_HOST=unix:///var/run/docker.sock python benchmarks/sandbox.py --jail docker --jobs 200
 
 All ways judge the same MBPP references with the same limits on the same number of lanes, in turns, in one
-run on one machine: read the ratio, not the rates. The cold way is the plain one (program and asserts in one
-process, verdict by exit status, no HTTP); it starts no interpreter in vain: `-I -S`, nothing else is loaded.
+run on one machine: read the ratio, not the rates. The cold ways are the plain one (program and asserts in one
+process, verdict by exit status, no HTTP), by `python` as people start it and by `python -I -S`.
 SandboxFusion's server, where one is given, gets the same text as the cold way by its /run_code.
 
 One reference (the sum of amicable numbers) alone computes for seconds, which both ways pay in full: while it
@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cold import Cold, cold_way
+from cold import Cold, cold_ways
 from serving import REPO, Client, Measured, percentiles, service, spread
 
 LIMITS = {"cpu_s": 5.0, "wall_s": 15.0, "memory_mb": 512, "output_kb": 1024, "file_mb": 16, "processes": 16}
@@ -113,33 +113,35 @@ def cold(jobs: list[dict[str, Any]], lanes: int, way: Cold) -> Measured:
 
 
 class Set:
-    """A set of jobs and what was measured on it: rounds by the name of each way; `plain` is the cold one."""
+    """Jobs and what was measured on them: rounds by the name of each way; `plain` are the cold ones."""
 
-    def __init__(self, name: str, jobs: list[dict[str, Any]], plain: str) -> None:
+    def __init__(self, name: str, jobs: list[dict[str, Any]], plain: list[str]) -> None:
         self.name, self.jobs, self.plain = name, jobs, plain
         self.rounds: dict[str, list[Measured]] = {}
 
     def add(self, way: str, measured: Measured) -> None:
         self.rounds.setdefault(way, []).append(measured)
 
-    def ratio(self, way: str) -> float:
-        """Return how many times the cold way's rate this one has, as the median over the rounds."""
-        pairs = zip(self.rounds[way], self.rounds[self.plain], strict=True)
+    def ratio(self, way: str, plain: str) -> float:
+        """Return how many times a cold way's rate this one has, as the median over the rounds."""
+        pairs = zip(self.rounds[way], self.rounds[plain], strict=True)
         return statistics.median(warm.rate / cold.rate for warm, cold in pairs)
 
     def show(self) -> None:
         """Print this set's table."""
+        heads = " | ".join(f"x {name}" for name in self.plain)
         print(
-            f"\n{self.name}\n\n| way | verdicts/s | range | ratio | p50 ms | p99 ms | passed |\n"
-            "|---|---|---|---|---|---|---|"
+            f"\n{self.name}\n\n| way | verdicts/s | range | {heads} | p50 ms | p99 ms | passed |\n"
+            f"|---|---|---|{'---|' * len(self.plain)}---|---|---|"
         )
         for name, rounds in self.rounds.items():
             rate = statistics.median(one.rate for one in rounds)
             middle = min(rounds, key=lambda one: abs(one.rate - rate))
+            times = " | ".join(f"{self.ratio(name, plain):.1f}" for plain in self.plain)
             print(
                 f"| {name} | {rate:.0f} "
                 f"| {min(r.rate for r in rounds):.0f}..{max(r.rate for r in rounds):.0f} "
-                f"| {self.ratio(name):.1f} | {middle.p50_ms:.1f} | {middle.p99_ms:.1f} "
+                f"| {times} | {middle.p50_ms:.1f} | {middle.p99_ms:.1f} "
                 f"| {middle.passed}/{middle.total} |"
             )
 
@@ -149,7 +151,7 @@ def cpu_seconds(url: str, jobs: list[dict[str, Any]]) -> list[float]:
     return [verdict["usage"]["cpu_ms"] / 1e3 for verdict in Client(url).verdicts(*jobs)]
 
 
-def measure(one: Set, url: str, way: Cold, options: argparse.Namespace) -> None:
+def measure(one: Set, url: str, ways: list[Cold], options: argparse.Namespace) -> None:
     """Do one round on one set: every way, in turns."""
     for clients in options.clients:
         single = warm(url, one.jobs, clients, 1)
@@ -158,7 +160,8 @@ def measure(one: Set, url: str, way: Cold, options: argparse.Namespace) -> None:
         one.add(f"POST /v1/judge, {clients} clients, 1 per request", single)
         if options.sandboxfusion:
             one.add(f"SandboxFusion, {clients} clients", fusion(options.sandboxfusion, one.jobs, clients))
-    one.add(way.name, cold(one.jobs, options.lanes, way))
+    for way in ways:
+        one.add(way.name, cold(one.jobs, options.lanes, way))
     rates = ", ".join(f"{rounds[-1].rate:.0f}" for rounds in one.rounds.values())
     print(f"{one.name}: {rates} verdicts/s; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
 
@@ -169,29 +172,34 @@ def main() -> int:
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.strip()
     jobs = load(options.data)[: options.jobs]
     own = {} if options.jail == "docker" else {"SANDBOX_PYTHON": str(python)}  # an image has its own
-    with service(options.jail, options.lanes, **own) as served, cold_way(options.jail, python, LIMITS) as way:
+    with (
+        service(options.jail, options.lanes, **own) as served,
+        cold_ways(options.jail, python, LIMITS) as ways,
+    ):
         p50, p99 = idle(served.url, options.idle)
         print(f"idle latency over HTTP, jail {options.jail}: p50 {p50:.1f} ms, p99 {p99:.1f} ms", flush=True)
         seconds = cpu_seconds(served.url, jobs)
         longest = max(range(len(jobs)), key=seconds.__getitem__)
         rest = jobs[:longest] + jobs[longest + 1 :]
         without = f"without the longest, which computes for {seconds[longest]:.2f} s"
-        sets = [Set(f"all {len(jobs)} references", jobs, way.name), Set(without, rest, way.name)]
+        plain = [way.name for way in ways]
+        sets = [Set(f"all {len(jobs)} references", jobs, plain), Set(without, rest, plain)]
         for _ in range(options.rounds):
             for one in sets:
-                measure(one, served.url, way, options)
+                measure(one, served.url, ways, options)
     print(
         f"MBPP references, {options.lanes} lanes, jail {options.jail}; "
-        f"both ways run the programs on {python} ({version})"
+        f"all ways run the programs on {python} ({version})"
     )
     for one in sets:
         one.show()
     most = len(jobs) / seconds[longest]
-    base = statistics.median(one.rate for one in sets[0].rounds[way.name])
     print(
-        f"\nwhile the longest program computes, no way can end the whole set: at most {most:.0f} verdicts/s, "
-        f"a ratio of {most / base:.1f}, on this machine"
+        f"\nwhile the longest program computes, no way can end the whole set: at most {most:.0f} verdicts/s"
     )
+    for name in plain:
+        base = statistics.median(one.rate for one in sets[0].rounds[name])
+        print(f"that is {most / base:.1f} times {name} on this machine")
     return 0
 
 
@@ -208,7 +216,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jail", default="bwrap", choices=["gvisor", "docker", "bwrap", "process"])
     parser.add_argument("--jobs", type=_number, default=974, help="how many of the references")
     parser.add_argument("--idle", type=_number, default=200, help="requests for the idle latency")
-    parser.add_argument("--python", type=Path, default=default_python(), help="interpreter of both ways")
+    parser.add_argument("--python", type=Path, default=default_python(), help="interpreter of all ways")
     parser.add_argument(
         "--sandboxfusion", metavar="URL", help="a SandboxFusion server to measure beside ours"
     )
