@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-PYTHON = ("-I", "-S", "-")
-STARTS: dict[str, tuple[str, ...]] = {"python": ("-",), "python -I -S": PYTHON}
+STARTS: dict[str, tuple[str, ...]] = {"python": ("-",), "python -I -S": ("-I", "-S", "-")}
 
 
 class Cold(NamedTuple):
@@ -53,7 +52,7 @@ def cold_ways(jail: str, python: Path, limits: dict[str, float]) -> Iterator[lis
             yield [
                 Cold(
                     f"fresh bwrap, fresh {name}",
-                    partial(bubblewrapped, python, flags),
+                    partial(list, bubblewrapped(python, flags)),
                     partial(limit, limits),
                 )
                 for name, flags in STARTS.items()

@@ -10,7 +10,7 @@ run on one machine: read the ratio, not the rates. The cold ways are the plain o
 process, verdict by exit status, no HTTP), by `python` as people start it and by `python -I -S`.
 SandboxFusion's server, where one is given, gets the same text as the cold way by its /run_code.
 
-One reference (the sum of amicable numbers) alone computes for seconds, which both ways pay in full: while it
+One reference (the sum of amicable numbers) alone computes for seconds, which all ways pay in full: while it
 holds one lane, no way can end the set. So the set is measured whole and without its longest program, and the
 highest ratio that the whole set admits on the machine is printed beside what was reached.
 
