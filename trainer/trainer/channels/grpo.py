@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import shutdown_event_loop_in_daemon
 
 from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder
+from trainer.channels.sampling import sample
 
 
 class RecordedTrainer(GRPOTrainer):
@@ -60,9 +63,36 @@ class RecordedTrainer(GRPOTrainer):
         finally:
             self.sample_s += time.monotonic() - started
 
-    def _sampled(self, *args: Any, **kwargs: Any) -> Any:
-        """Return completions' token ids and log-probabilities (or None); a channel may have its own way."""
-        return super()._generate_single_turn(*args, **kwargs)
+    def _sampled(self, prompt_ids: Any, *more: Any, **named: Any) -> Any:
+        """Return completions' token ids and log-probabilities (or None): by `sampling.py` where it can."""
+        if not (self._draws_plainly() and attends_plainly(self.accelerator.unwrap_model(self.model))):
+            return super()._generate_single_turn(prompt_ids, *more, **named)
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
+            return sample(
+                model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
+                ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
+            ), None  # fmt: skip
+
+    def _draws_plainly(self) -> bool:
+        """Whether completions are drawn by temperature alone, in this process."""
+        args = self.args
+        changed = args.top_p != 1 or args.top_k or args.min_p or args.repetition_penalty != 1
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.tools
+        return not (changed or elsewhere or args.generation_kwargs or args.cache_implementation)
+
+
+def attends_plainly(model: Any) -> bool:
+    """Whether each layer keeps its keys, and sees what is not masked, at the positions it is told."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = model.config.get_text_config(decoder=True)
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    told = "position_ids" in inspect.signature(base.forward).parameters
+    odd = getattr(config, "alibi", False) or getattr(base, "_is_stateful", False) or config.is_encoder_decoder
+    return layers == {"full_attention"} and told and not odd
 
 
 @dataclass(frozen=True)

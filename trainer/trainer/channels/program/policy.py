@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from trainer.channels.program.prompts import policy_messages
-from trainer.channels.program.sampling import sample
+from trainer.channels.sampling import sample
 from trainer.channels.text.student import Precision, precision
 from trainer.config import ConfigError
 from trainer.config_program import STARTER, Model

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from trl.models import unwrap_model_for_generation
 
 from trainer.channels.grpo import RecordedTrainer
 from trainer.channels.program.credit import line_advantages, lines_of_tokens
 from trainer.channels.program.environment import Rollout
 from trainer.channels.program.packing import IMPLEMENTATIONS, log_probabilities
 from trainer.channels.program.reward_function import Batch, ProgramReward
-from trainer.channels.program.sampling import sample
 from trainer.channels.program.screening import Screening
 from trainer.config_program import ProgramConfig
 
@@ -53,19 +51,6 @@ class ProgramTrainer(RecordedTrainer):
         out["advantages"] = (advantages * self.max_completion_length).to(ids.device)
         out["completion_mask"] = mask * played.to(mask.device, mask.dtype)
         return out
-
-    def _sampled(self, prompt_ids: Any, *more: Any, **named: Any) -> Any:
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            return super()._sampled(prompt_ids, *more, **named)
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
-            return sample(
-                model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
-                ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
-            ), None  # fmt: skip
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,

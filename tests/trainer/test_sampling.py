@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
+from trainer.channels.grpo import attends_plainly
 from trainer.channels.program.packing import pack
-from trainer.channels.program.sampling import sample
+from trainer.channels.sampling import sample
 
 PAD, END, SIZE = 0, 1, 23
 
@@ -87,3 +95,41 @@ def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
 def test_a_batch_of_which_nothing_is_shown_still_has_a_row() -> None:
     packed = pack(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 0]]), 1, torch.float32)
     assert packed.ids.tolist() == [[5, 6]]
+
+
+SMALL = {
+    "vocab_size": SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "plain"),
+    [
+        ("llama", {}, True),
+        ("qwen2", {}, True),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, False),
+        ("falcon", {"alibi": True}, False),
+        ("bloom", {"n_layer": 2}, False),
+        ("mamba", {}, False),
+    ],
+)
+def test_models_that_need_their_own_way_are_left_to_transformers(
+    kind: str, more: dict[str, object], plain: bool
+) -> None:
+    from transformers import AutoConfig
+
+    given = {**SMALL, **more}
+    if kind in ("falcon", "bloom", "mamba"):
+        given = {k: v for k, v in given.items() if k not in ("num_key_value_heads", "intermediate_size")}
+    if kind == "mamba":
+        given.pop("num_attention_heads")
+    config = AutoConfig.for_model(kind, **given)
+    assert attends_plainly(AutoModelForCausalLM.from_config(config)) is plain
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
+def test_an_adapter_changes_nothing_about_that(model: torch.nn.Module) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    assert attends_plainly(get_peft_model(model, LoraConfig(target_modules="all-linear")))
