@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import shutdown_event_loop_in_daemon
@@ -76,6 +77,21 @@ class RecordedTrainer(GRPOTrainer):
                 model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
             ), None  # fmt: skip
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,
+        compute_aux_loss: bool = False, **named: Any,
+    ) -> Any:  # fmt: skip
+        """Compute each distinct row once: as messages settle, most of a group's are the same."""
+        given, back = (input_ids, attention_mask), slice(None)
+        images = any(isinstance(value, torch.Tensor) for value in (*more, *named.values()))
+        if not (compute_aux_loss or images):
+            rows, back = torch.unique(torch.stack(given, 1), dim=0, return_inverse=True)
+            given = rows[:, 0], rows[:, 1]
+        logps, entropies, aux = super()._get_per_token_logps_and_entropies(
+            model, *given, logits_to_keep, *more, compute_aux_loss=compute_aux_loss, **named
+        )
+        return logps[back], None if entropies is None else entropies[back], aux
 
     def _draws_plainly(self) -> bool:
         """Whether completions are drawn by temperature alone, in this process."""
