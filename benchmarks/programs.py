@@ -27,10 +27,12 @@ from trainer.tasks.sequences import generate
 SEQUENCES, PROGRAMS, TEMPERATURE, MAX_TOKENS = 16, 16, 0.7, 150
 
 
-def by_generate(policy: Policy, prompts: list[list[int]]) -> list[list[int]]:
+def by_generate(
+    policy: Policy, prompts: list[list[int]], temperature: float = TEMPERATURE, max_tokens: int = MAX_TOKENS
+) -> list[list[int]]:
     """Sample as TRL does: `generate`, one row for each program."""
     settings = GenerationConfig(
-        do_sample=True, temperature=TEMPERATURE, top_k=0, max_new_tokens=MAX_TOKENS,
+        do_sample=True, temperature=temperature, top_k=0, max_new_tokens=max_tokens,
         pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=policy.ends,
     )  # fmt: skip
     inputs = policy.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
@@ -39,10 +41,12 @@ def by_generate(policy: Policy, prompts: list[list[int]]) -> list[list[int]]:
     return [row[inputs["input_ids"].shape[1] :].tolist() for row in rows]
 
 
-def by_sample(policy: Policy, prompts: list[list[int]]) -> list[list[int]]:
-    """Sample as the program channel does."""
+def by_sample(
+    policy: Policy, prompts: list[list[int]], temperature: float = TEMPERATURE, max_tokens: int = MAX_TOKENS
+) -> list[list[int]]:
+    """Sample as our channels do."""
     return sample(
-        policy.model, prompts, temperature=TEMPERATURE, max_tokens=MAX_TOKENS, ends=policy.ends,
+        policy.model, prompts, temperature=temperature, max_tokens=max_tokens, ends=policy.ends,
         pad=policy.tokenizer.pad_token_id,
     )  # fmt: skip
 

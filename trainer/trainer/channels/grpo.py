@@ -83,13 +83,12 @@ class RecordedTrainer(GRPOTrainer):
         compute_aux_loss: bool = False, **named: Any,
     ) -> Any:  # fmt: skip
         """Compute each distinct row once: as messages settle, most of a group's are the same."""
-        given, back = (input_ids, attention_mask), slice(None)
         images = any(isinstance(value, torch.Tensor) for value in (*more, *named.values()))
+        ids, mask, back = input_ids, attention_mask, slice(None)
         if not (compute_aux_loss or images):
-            rows, back = torch.unique(torch.stack(given, 1), dim=0, return_inverse=True)
-            given = rows[:, 0], rows[:, 1]
+            ids, mask, back = distinct(input_ids, attention_mask)
         logps, entropies, aux = super()._get_per_token_logps_and_entropies(
-            model, *given, logits_to_keep, *more, compute_aux_loss=compute_aux_loss, **named
+            model, ids, mask, logits_to_keep, *more, compute_aux_loss=compute_aux_loss, **named
         )
         return logps[back], None if entropies is None else entropies[back], aux
 
@@ -109,6 +108,12 @@ def attends_plainly(model: Any) -> bool:
     told = "position_ids" in inspect.signature(base.forward).parameters
     odd = getattr(config, "alibi", False) or getattr(base, "_is_stateful", False) or config.is_encoder_decoder
     return layers == {"full_attention"} and told and not odd
+
+
+def distinct(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the rows that differ, of both [B, N], and for each row given the place [B] of its like."""
+    rows, back = torch.unique(torch.stack((ids, mask), 1), dim=0, return_inverse=True)
+    return rows[:, 0], rows[:, 1], back
 
 
 @dataclass(frozen=True)
