@@ -1,4 +1,4 @@
-"""What the text channel's own sampling, and computing each distinct message once, save here.
+"""What the text channel's own sampling and packing save here.
 
     python benchmarks/messages.py RUN
 
@@ -18,7 +18,8 @@ import torch
 from programs import batch, by_generate, by_rows, by_sample, compare
 from trl.trainer.utils import add_fused_lm_head
 
-from trainer.channels.grpo import distinct
+from trainer.channels.grpo import PASSES
+from trainer.channels.packing import distinct, distinct_log_probabilities
 from trainer.channels.program.policy import Policy
 from trainer.channels.text.prompts import encoder_messages
 from trainer.channels.text.student import precision
@@ -29,10 +30,11 @@ from trainer.tasks.sources import load_tasks
 from trainer.tasks.task import Task
 
 
-def by_distinct(model: Any, ids: Any, mask: Any, keep: int) -> Any:
+def by_packing(model: Any, ids: Any, mask: Any, keep: int) -> Any:
     """Log-probabilities as the text channel computes them."""
-    some, shown, back = distinct(ids, mask)
-    return by_rows(model, some, shown, keep)[back]
+    return distinct_log_probabilities(
+        model, ids, mask, keep, dtype=model.dtype, entropy=False, passes=PASSES
+    )[0]
 
 
 def measure(name: str, policy: Policy, tasks: Sequence[Task], config: TextConfig, rounds: int) -> None:
@@ -58,7 +60,7 @@ def measure(name: str, policy: Policy, tasks: Sequence[Task], config: TextConfig
 
     compare(
         f"{name}, backward pass, {len(distinct(ids, mask)[0])} distinct of {len(ids)}",
-        ("every row", "distinct rows"), (lambda: backward(by_rows), lambda: backward(by_distinct)), rounds,
+        ("every row", "packed"), (lambda: backward(by_rows), lambda: backward(by_packing)), rounds,
     )  # fmt: skip
 
 

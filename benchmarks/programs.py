@@ -18,7 +18,7 @@ import torch
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from trainer.channels.program.packing import log_probabilities
+from trainer.channels.packing import log_probabilities
 from trainer.channels.program.policy import Policy, load_policy, prompt_of
 from trainer.channels.sampling import sample
 from trainer.config_program import ProgramConfig

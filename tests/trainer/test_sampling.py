@@ -14,7 +14,6 @@ from transformers import (
 )
 
 from trainer.channels.grpo import attends_plainly
-from trainer.channels.program.packing import pack
 from trainer.channels.sampling import sample
 
 PAD, END, SIZE = 0, 1, 23
@@ -73,28 +72,6 @@ def test_programs_are_drawn_as_often_as_the_model_says(model: torch.nn.Module, t
     wanted = first @ then
     error = (wanted * (1 - wanted) / n).sqrt()
     assert ((seconds - wanted).abs() <= 5 * error + 1e-4).all()
-
-
-def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
-    ids = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 7, 2, 0], [3, 5, 6, 8, 0, 0], [3, 5, 6, 0, 0, 0]])
-    shown = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]])
-    packed = pack(ids, shown, 3, torch.float32)
-    assert packed.ids.tolist() == [[5, 6, 7, 8, 6, 7], [3, 5, 6, 0, 0, 0]]
-    assert packed.positions.tolist() == [[0, 1, 2, 3, 1, 2], [0, 1, 2, 0, 0, 0]]
-    assert packed.targets.tolist() == [[-100, 7, 8, 9, 7, 2], [-100, -100, 8, -100, -100, -100]]
-    assert (packed.mask[0, 0] == 0).long().tolist() == [
-        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
-        [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1, 1],
-    ]  # fmt: skip
-    # The last row has nothing to be scored, and is not there.
-    b, t, group, column = (value.tolist() for value in packed.places)
-    assert b == [0, 0, 0, 1, 1, 2] and t == [0, 1, 2, 0, 1, 0]
-    assert group == [0, 0, 0, 0, 0, 1] and column == [1, 2, 3, 4, 5, 2]
-
-
-def test_a_batch_of_which_nothing_is_shown_still_has_a_row() -> None:
-    packed = pack(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 0]]), 1, torch.float32)
-    assert packed.ids.tolist() == [[5, 6]]
 
 
 SMALL = {

@@ -20,7 +20,11 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import shutdown_event_loop_in_daemon
 
 from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder
+from trainer.channels.packing import IMPLEMENTATIONS, distinct, distinct_log_probabilities
 from trainer.channels.sampling import sample
+
+# Of the backward pass, over prompts whose completions are about as long together.
+PASSES = 3
 
 
 class RecordedTrainer(GRPOTrainer):
@@ -80,17 +84,28 @@ class RecordedTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,
-        compute_aux_loss: bool = False, **named: Any,
+        compute_entropy: bool = False, compute_aux_loss: bool = False, **named: Any,
     ) -> Any:  # fmt: skip
-        """Compute each distinct row once: as messages settle, most of a group's are the same."""
-        images = any(isinstance(value, torch.Tensor) for value in (*more, *named.values()))
-        ids, mask, back = input_ids, attention_mask, slice(None)
-        if not (compute_aux_loss or images):
-            ids, mask, back = distinct(input_ids, attention_mask)
-        logps, entropies, aux = super()._get_per_token_logps_and_entropies(
-            model, ids, mask, logits_to_keep, *more, compute_aux_loss=compute_aux_loss, **named
+        """Compute each prompt once for its completions, and what is the same once, where that can be."""
+        if compute_aux_loss or any(isinstance(value, torch.Tensor) for value in (*more, *named.values())):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *more, compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss, **named,
+            )  # fmt: skip
+        if takes_any_mask(self.accelerator.unwrap_model(self.model)):
+            # Ranks have to pass the model as often as one another.
+            passes = PASSES if self.accelerator.num_processes == 1 else 1
+            with self.accelerator.autocast():
+                found = distinct_log_probabilities(
+                    model, input_ids, attention_mask, logits_to_keep, dtype=self.model.dtype,
+                    entropy=compute_entropy, passes=passes,
+                )  # fmt: skip
+            return *found, None
+        ids, mask, back = distinct(input_ids, attention_mask)
+        logps, entropies, _ = super()._get_per_token_logps_and_entropies(
+            model, ids, mask, logits_to_keep, *more, compute_entropy=compute_entropy, **named
         )
-        return logps[back], None if entropies is None else entropies[back], aux
+        return logps[back], None if entropies is None else entropies[back], None
 
     def _draws_plainly(self) -> bool:
         """Whether completions are drawn by temperature alone, in this process."""
@@ -110,10 +125,9 @@ def attends_plainly(model: Any) -> bool:
     return layers == {"full_attention"} and told and not odd
 
 
-def distinct(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the rows that differ, of both [B, N], and for each row given the place [B] of its like."""
-    rows, back = torch.unique(torch.stack((ids, mask), 1), dim=0, return_inverse=True)
-    return rows[:, 0], rows[:, 1], back
+def takes_any_mask(model: Any) -> bool:
+    """Whether attention, as it is computed here, takes a mask of any form."""
+    return attends_plainly(model) and model.config._attn_implementation in IMPLEMENTATIONS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import torch
 from trainer.channels.grpo import RecordedTrainer
 from trainer.channels.program.credit import line_advantages, lines_of_tokens
 from trainer.channels.program.environment import Rollout
-from trainer.channels.program.packing import IMPLEMENTATIONS, log_probabilities
 from trainer.channels.program.reward_function import Batch, ProgramReward
 from trainer.channels.program.screening import Screening
 from trainer.config_program import ProgramConfig
@@ -51,23 +50,6 @@ class ProgramTrainer(RecordedTrainer):
         out["advantages"] = (advantages * self.max_completion_length).to(ids.device)
         out["completion_mask"] = mask * played.to(mask.device, mask.dtype)
         return out
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,
-        compute_entropy: bool = False, compute_aux_loss: bool = False, **named: Any,
-    ) -> Any:  # fmt: skip
-        """Compute each prompt once for all of its programs, where the model's attention takes such a mask."""
-        if compute_aux_loss or self.model.config._attn_implementation not in IMPLEMENTATIONS:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *more, compute_entropy=compute_entropy,
-                compute_aux_loss=compute_aux_loss, **named,
-            )  # fmt: skip
-        with self.accelerator.autocast():
-            found = log_probabilities(
-                model, input_ids, attention_mask, logits_to_keep, dtype=self.model.dtype,
-                entropy=compute_entropy,
-            )  # fmt: skip
-        return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """Put groups of like length into one backward pass: what is padded is computed all the same."""

@@ -1,8 +1,9 @@
-"""The log-probabilities of many programs for the same prompt, the prompt computed once.
+"""The log-probabilities of many completions of the same prompts: what is the same in them is computed once.
 
-A row is a prompt and its programs one behind another. Each program sees the prompt and itself: a mask of
-[N, N] says so, and its positions go on where the prompt's end. The figures are those of one row for each
-program; what is saved is the prompt, which is most of a short program's row.
+A row is a prompt and its completions one behind another. Each completion sees the prompt and itself: a mask
+of [N, N] says so, and its positions go on where the prompt's end. The figures are those of one row for each
+completion; what is saved is the prompt, which is most of a short completion's row. And as a policy settles,
+most of a group's completions are the same: each is computed once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NO_LABEL = -100
 
 
 class Packed(NamedTuple):
-    """Prompts with their programs.
+    """Prompts with their completions.
 
     ids, positions, targets  [G, N]; a target is the token that comes next, or NO_LABEL
     mask                     [G, 1, N, N], 0 where row i may look at column j, else the least number there is
@@ -33,10 +34,10 @@ class Packed(NamedTuple):
 
 
 def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) -> Packed:
-    """Put the programs for one prompt, where they lie side by side, into one row.
+    """Put the completions of one prompt, where they lie side by side, into one row.
 
-    ids    [B, P + T] prompts and programs
-    shown  [B, P + T], 1 for what is no padding; a program of which nothing is shown is left out
+    ids    [B, P + T] prompts and completions
+    shown  [B, P + T], 1 for what is no padding; a completion of which nothing is shown is left out
     keep   T
     dtype  of the mask: the model's
     """
@@ -57,12 +58,12 @@ def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) 
         shared = len(prompt) - 1
         tokens, at, part, target = list(prompt[:-1]), list(range(shared)), [0] * shared, [NO_LABEL] * shared
         for number, (_, b, columns) in enumerate(members, 1):
-            program = [int(ids[b, width + t]) for t in columns]
+            completion = [int(ids[b, width + t]) for t in columns]
             places += [(b, t, group, len(tokens) + i) for i, t in enumerate(columns)]
-            tokens += [prompt[-1], *program[:-1]]
-            at += range(shared, shared + len(program))
-            part += [number] * len(program)
-            target += program
+            tokens += [prompt[-1], *completion[:-1]]
+            at += range(shared, shared + len(completion))
+            part += [number] * len(completion)
+            target += completion
         lines.append((tokens, at, part, target))
     longest, device = max(len(line[0]) for line in lines), ids.device
 
@@ -84,7 +85,7 @@ def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) 
 def log_probabilities(
     model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return each program token's log-probability, and its distribution's entropy, both [B, T]; 0 where
+    """Return each completion token's log-probability, and its distribution's entropy, both [B, T]; 0 where
     nothing is shown.
 
     model    with TRL's fused head: `shift_labels` in, `log_probs` and `entropy` out
@@ -100,3 +101,34 @@ def log_probabilities(
         return values.new_zeros(len(ids), keep).index_put((b, t), values[group, column])
 
     return unpacked(found.log_probs), unpacked(found.entropy) if entropy else None
+
+
+def distinct(ids: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the rows that differ, of both [B, N], and for each row given the place [B] of its like."""
+    rows, back = torch.unique(torch.stack((ids, shown), 1), dim=0, return_inverse=True)
+    return rows[:, 0], rows[:, 1], back
+
+
+def distinct_log_probabilities(
+    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool,
+    passes: int,
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    """Return what `log_probabilities` does, each distinct row computed once.
+
+    passes  at most so many, each of prompts whose completions are about as long together: less is padding
+    """
+    ids, shown, back = distinct(ids, shown)
+    width = ids.shape[1] - keep
+    *_, prompt = distinct(ids[:, :width], shown[:, :width])
+    tokens = shown[:, width:].sum(1)
+    order = torch.argsort(tokens.new_zeros(int(prompt.max()) + 1).index_add(0, prompt, tokens), stable=True)
+    places = [
+        torch.isin(prompt, some).nonzero()[:, 0] for some in order.tensor_split(min(passes, len(order)))
+    ]
+    found = [
+        log_probabilities(model, ids[rows], shown[rows], keep, dtype=dtype, entropy=entropy)
+        for rows in places
+    ]
+    back = torch.argsort(torch.cat(places))[back]
+    logps, entropies = zip(*found, strict=True)
+    return torch.cat(logps)[back], torch.cat(entropies)[back] if entropy else None
