@@ -30,9 +30,12 @@ def a_run(program: str, *calls: str, limits: Limits = SLOW) -> Run:
 
 
 async def kill_the_running(pool: Pool, times: int) -> None:
-    """Kill the process of the lane that has a run in hand, `times` times, each lane once."""
-    done: set[int] = set()
-    while len(done) < times:
+    """Kill the process of the lane that has a run in hand, until `times` runs have died with theirs.
+
+    A kill may meet a lane whose run has just died, or is over; a harmless program's death is not counted.
+    """
+    before, done = pool.counts.deaths, set[int]()
+    while pool.counts.deaths - before < times:
         for lane in list(pool._all):
             if lane.in_hand and lane.process.pid not in done:
                 done.add(lane.process.pid)
