@@ -28,7 +28,7 @@ def aged(run: Run, seconds: float) -> None:
             os.utime(file, (time.time() - seconds,) * 2)
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../secret", "/etc", "no-such", "logs"])
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../secret", "/etc", "no-such", "logs", "n" * 300])
 def test_only_a_run_right_below_the_folder_can_be_named(tmp_path: Path, name: str) -> None:
     begun(tmp_path / "runs", "a")
     begun(tmp_path, "secret")

@@ -93,7 +93,11 @@ class Folders:
     def path(self, name: str) -> Path:
         """Return a run's folder. Raises NotFound for a name that is none."""
         folder = self.root / name
-        if Path(name).name != name or name in ("", ".", "..") or not (folder / "config.yaml").is_file():
+        try:
+            there = (folder / "config.yaml").is_file()
+        except OSError:  # longer than a file's name may be
+            there = False
+        if Path(name).name != name or name in ("", ".", "..") or not there:
             raise NotFound(
                 f"no run {name[:100]!r} in {self.root}", hint="the list of runs shows what there is"
             )
