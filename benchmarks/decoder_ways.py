@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from decoder_service.engines.generation import left_padded
 from decoder_service.engines.hf import HfEngine
 from decoder_service.replies import program_of
 from shared.clients import DecoderClient
+from shared.ports import free_port
 
 REPO = Path(__file__).resolve().parent.parent
 # Of generate_batch.
@@ -122,12 +122,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def _environment(args: argparse.Namespace) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
     rooms = [str(REPO / room) for room in ("shared", "decoder-service")]
@@ -137,7 +131,7 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
 
 def decoder(args: argparse.Namespace, **settings: Any) -> Any:
     """Run the service without a cache."""
-    port = _free_port()
+    port = free_port()
     own = {"port": port, "cache_size": 0, "log_level": "error", **settings}
     given = {f"DECODER_{name.upper()}": str(value) for name, value in own.items()}
     command = [sys.executable, "-m", "decoder_service"]
@@ -146,7 +140,7 @@ def decoder(args: argparse.Namespace, **settings: Any) -> Any:
 
 def serve(folder: Path, args: argparse.Namespace) -> Any:
     """Run `transformers serve` on a folder's model."""
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--device", args.device,
         "--dtype", args.dtype, "--port", str(port), "--host", "127.0.0.1", "--log-level", "error",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from shared.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = os.pathsep.join(str(ROOT / room) for room in ("shared", "decoder-service"))
@@ -152,9 +153,7 @@ def start() -> Iterator[Callable[..., Service]]:
     running: list[Service] = []
 
     def begin(*, wait: bool = True, **settings: object) -> Service:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "decoder_service"]
         process = subprocess.Popen(
             command, env=environment(port=port, **settings), stderr=subprocess.DEVNULL, text=True

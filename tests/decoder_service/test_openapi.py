@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import httpx
 import pytest
 
 from decoder_service.settings import DecoderSettings
+from shared.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("services/**/*.md"), *ROOT.glob("*-service/**/*.md")})
@@ -80,9 +80,7 @@ def run_example(words: list[str], ports: dict[str, int]) -> Any:
 
 @pytest.fixture(scope="module")
 def sandbox_port() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     rooms = os.pathsep.join(str(ROOT / room) for room in ("shared", "sandbox-service"))
     environment = {**os.environ, "PYTHONPATH": rooms, "SANDBOX_PORT": str(port)}
     process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from shared.errors import (
     Unavailable,
     Unsupported,
 )
+from shared.ports import free_port
 from shared.wire import Program
 
 # Where AutoTokenizer, which takes this model's tokenizer for Qwen2's own, splits words as the files say.
@@ -90,9 +90,7 @@ def serve(model_there: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """`transformers serve` on the tiny model, as a process of its own."""
     if importlib.util.find_spec("openai") is None:
         pytest.skip("transformers serve needs the package openai; pip install 'psuedoptimal[dev]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [
@@ -322,9 +320,7 @@ def test_the_servers_token_is_sent_from_its_file(tgi: Any, tmp_path: Path, remot
 def test_a_server_that_is_not_there_ends_the_process_with_the_way_out(
     run_to_its_end: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     for api in ("tgi", "chat", "completions"):
         ended = run_to_its_end(engine="remote", remote_url=url, remote_api=api)
         assert ended.returncode == 1

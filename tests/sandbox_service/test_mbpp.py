@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from shared.clients import SandboxClient, run
+from shared.ports import free_port
 from shared.wire import JudgeJob, Verdict
 
 pytestmark = pytest.mark.slow
@@ -30,9 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def url(repo: Path) -> Iterator[str]:
     """Run the service as users do, in a process of its own, until the module's tests are done."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     rooms = [str(repo / room) for room in ("shared", "sandbox-service")]
     environment = {**os.environ, "SANDBOX_PORT": str(port), "PYTHONPATH": os.pathsep.join(rooms)}
     process = subprocess.Popen([sys.executable, "-m", "sandbox_service"], env=environment, cwd="/")
@@ -193,6 +191,7 @@ def test_no_attack_passes_a_single_task(url: str, rows: list[dict[str, Any]], ki
 
 
 FLOOD = """
+from shared.ports import free_port
 import json, sys
 flood = json.dumps(["S", [["i", hex(i * (2**61 - 1))] for i in range(25000)]]).encode()
 sys.modules["sandbox_service.inside.codec"].encode = lambda value: flood

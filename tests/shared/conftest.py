@@ -6,7 +6,6 @@ import importlib.util
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,8 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.ports import free_port
+
 SCRIPT = Path(__file__).parent / "echo_service.py"
 
 
@@ -36,12 +37,10 @@ def echo() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def free_port() -> int:
+@pytest.fixture(name="free_port")
+def a_free_port() -> int:
     """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @dataclass

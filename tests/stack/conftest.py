@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from shared.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = {
     "decoder": "DECODER_PORT",
@@ -179,13 +181,6 @@ class Stack:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     left.append(f"{room}'s port {port}")
         return left
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def usable() -> str:

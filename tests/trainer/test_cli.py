@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.ports import free_port
 from trainer.cli import VERBS, main
 
 LIGHT = [
@@ -104,7 +105,7 @@ def test_doctor_needs_only_the_services_it_is_asked_about(rooms: Any, capsys: An
 
 
 def test_serve_becomes_the_service() -> None:
-    from trainer.supervise import free_port, is_ready
+    from trainer.supervise import is_ready
 
     port = free_port()
     process = subprocess.Popen(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from shared.ports import free_port
 from trainer.cli import main
-from trainer.supervise import free_port
 
 LOOP = "for n in range(3):\n    assert f(n) == 2 * n"
 

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from shared.errors import Unavailable
+from shared.ports import free_port
 from trainer.config import ConfigError
 
 PR_SET_PDEATHSIG = 1
@@ -171,13 +171,6 @@ def is_open(url: str, room: str, timeout_s: float = 2.0) -> bool:
 def _ask(url: str, timeout_s: float) -> httpx.Response:
     """Send a GET to a service on this machine; plain HTTP, so no certificates are read at each look."""
     return httpx.get(url, timeout=timeout_s, trust_env=False, verify=False)
-
-
-def free_port() -> int:
-    """Return a port nobody listens on. If another process takes it first, the service says so and ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:

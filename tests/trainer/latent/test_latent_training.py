@@ -19,6 +19,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 
+from shared.ports import free_port
 from shared.wire_latents import Turn
 from trainer.channels.latent.message_file import read_letter
 from trainer.channels.latent.teacher import LocalTeacher, RemoteTeacher
@@ -27,7 +28,7 @@ from trainer.cli import main
 from trainer.config import resolve
 from trainer.config_latent import LatentConfig
 from trainer.config_latent import Service as Decoders
-from trainer.supervise import Service, free_port
+from trainer.supervise import Service
 
 pytestmark = pytest.mark.slow
 WIDTH, K = 48, 4

@@ -11,6 +11,7 @@ import pytest
 
 from shared.clients import run
 from shared.errors import Unavailable
+from shared.ports import free_port
 from trainer.channels.text.exchange import Exchange
 from trainer.cli import main as cli
 from trainer.config import dump_yaml, resolve
@@ -26,7 +27,7 @@ from trainer.measure.evaluate import (
 from trainer.measure.evaluation_file import differences, file_name
 from trainer.measure.folder import read_run
 from trainer.measure.record import Message, Record, Sender
-from trainer.supervise import free_port, services
+from trainer.supervise import services
 from trainer.tasks.starter import starter_tasks
 
 TASKS = starter_tasks("test", 12, 0)
