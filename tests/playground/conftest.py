@@ -7,9 +7,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -24,6 +26,13 @@ TRAIN = [
     "--save-steps", "4", "--batch-size", "8", "--train-tasks", "40", "--validation-tasks", "6",
     "--heldout-tasks", "4", "--logging-steps", "1",
 ]  # fmt: skip
+# Shift of what is already on the page, as Lighthouse adds it up; 0 is none.
+SHIFT = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +97,78 @@ def made(folder: Path, **settings: Any) -> PlaygroundSettings:
     """Settings whose services are not there, unless they are given."""
     absent = {"decoder_url": "http://127.0.0.1:9", "sandbox_url": "http://127.0.0.1:9"}
     return PlaygroundSettings(runs=folder, **{"refresh_s": 0.2, **absent, **settings})
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = (
+        os.environ.get("PSUEDOPTIMAL_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
+    if not path:
+        pytest.skip("no Chromium here; `apt-get install chromium`, or name one in PSUEDOPTIMAL_CHROMIUM")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        # Its own sandbox needs user namespaces that a container's root has not; it sees our pages only.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page of the playground in the browser, and everything that went wrong or out on the way."""
+
+    page: Any
+    url: str
+    shots: Path
+    errors: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def go(self, path: str) -> Any:
+        self.page.goto(self.url + path)
+        return self.page
+
+    def shot(self, name: str) -> None:
+        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+
+    def check(self) -> None:
+        """No error on the console, no request but to the server itself, no sideways scrolling, no shift."""
+        assert not self.errors
+        assert {urlsplit(url).netloc for url in self.asked} == {urlsplit(self.url).netloc}
+        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert self.page.evaluate("window.hit === undefined")
+
+
+@pytest.fixture
+def visit(
+    chromium: Any, serve: Callable[..., httpx.Client], runs: Path, rooms: SimpleNamespace, repo: Path
+) -> Iterator[Callable[..., Visit]]:
+    """Open a browser on a playground with its services: `visit(width=390, dark=True, script=False)`.
+
+    Further arguments are settings of the playground: `visit(decoder_url=...)`.
+    """
+    shots = repo / "build" / "screenshots"
+    shots.mkdir(parents=True, exist_ok=True)
+    contexts = []
+
+    def start(*, width: int = 1280, dark: bool = False, script: bool = True, **settings: Any) -> Visit:
+        there = {"decoder_url": rooms.decoder, "sandbox_url": rooms.sandbox} | settings
+        url = str(serve(runs, **there).base_url).rstrip("/")
+        context = chromium.new_context(
+            viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light",
+            java_script_enabled=script,
+        )  # fmt: skip
+        contexts.append(context)
+        context.add_init_script(SHIFT)
+        made = Visit(context.new_page(), url, shots)
+        made.page.set_default_timeout(60_000)
+        made.page.on("console", lambda said: made.errors.append(said.text) if said.type == "error" else None)
+        made.page.on("pageerror", lambda error: made.errors.append(str(error)))
+        made.page.on("request", lambda request: made.asked.append(request.url))
+        return made
+
+    yield start
+    for context in contexts:
+        context.close()

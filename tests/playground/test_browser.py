@@ -6,22 +6,17 @@ names another than the system's.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from trainer.runs import Run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+Visit = Callable[..., Any]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME = "trained"
@@ -35,90 +30,11 @@ PAGES = {
     "playground": "/playground",
     "compare": "/compare",
 }
-# Shift of what is already on the page, as Lighthouse adds it up; 0 is none.
-SHIFT = """
-window.shift = 0;
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
-}).observe({ type: "layout-shift", buffered: true });
-"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = (
-        os.environ.get("PSUEDOPTIMAL_CHROMIUM")
-        or shutil.which("chromium")
-        or shutil.which("chromium-browser")
-    )
-    if not path:
-        pytest.skip("no Chromium here; `apt-get install chromium`, or name one in PSUEDOPTIMAL_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        # Its own sandbox needs user namespaces that a container's root has not; it sees our pages only.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Visit:
-    """A page of the playground in the browser, and everything that went wrong or out on the way."""
-
-    page: Any
-    url: str
-    shots: Path
-    errors: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def go(self, path: str) -> Any:
-        self.page.goto(self.url + path)
-        return self.page
-
-    def shot(self, name: str) -> None:
-        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
-
-    def check(self) -> None:
-        """No error on the console, no request but to the server itself, no sideways scrolling, no shift."""
-        assert not self.errors
-        assert {urlsplit(url).netloc for url in self.asked} == {urlsplit(self.url).netloc}
-        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert self.page.evaluate("window.hit === undefined")
-
-
-@pytest.fixture
-def visit(
-    chromium: Any, serve: Callable[..., httpx.Client], runs: Path, rooms: SimpleNamespace, repo: Path
-) -> Iterator[Callable[..., Visit]]:
-    """Open a browser on a playground with its services: `visit(width=390, dark=True, script=False)`."""
-    shots = repo / "build" / "screenshots"
-    shots.mkdir(parents=True, exist_ok=True)
-    url = str(serve(runs, decoder_url=rooms.decoder, sandbox_url=rooms.sandbox).base_url).rstrip("/")
-    contexts = []
-
-    def start(*, width: int = 1280, dark: bool = False, script: bool = True) -> Visit:
-        context = chromium.new_context(
-            viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light",
-            java_script_enabled=script,
-        )  # fmt: skip
-        contexts.append(context)
-        context.add_init_script(SHIFT)
-        made = Visit(context.new_page(), url, shots)
-        made.page.set_default_timeout(60_000)
-        made.page.on("console", lambda said: made.errors.append(said.text) if said.type == "error" else None)
-        made.page.on("pageerror", lambda error: made.errors.append(str(error)))
-        made.page.on("request", lambda request: made.asked.append(request.url))
-        return made
-
-    yield start
-    for context in contexts:
-        context.close()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_every_page_fits_its_screen_and_asks_nobody_else(
-    visit: Callable[..., Visit], width: int, dark: bool
-) -> None:
+def test_every_page_fits_its_screen_and_asks_nobody_else(visit: Visit, width: int, dark: bool) -> None:
     browser = visit(width=width, dark=dark)
     for name, path in PAGES.items():
         page = browser.go(path)
@@ -131,7 +47,7 @@ def test_every_page_fits_its_screen_and_asks_nobody_else(
     assert (paper == "rgb(13, 18, 23)") == dark
 
 
-def test_a_message_is_sent_and_answered_without_leaving_the_page(visit: Callable[..., Visit]) -> None:
+def test_a_message_is_sent_and_answered_without_leaving_the_page(visit: Visit) -> None:
     browser = visit()
     page = browser.go("/playground")
     page.get_by_label("Message").fill(MESSAGE)
@@ -147,7 +63,7 @@ def test_a_message_is_sent_and_answered_without_leaving_the_page(visit: Callable
     browser.check()
 
 
-def test_the_student_writes_about_a_chosen_task(visit: Callable[..., Visit]) -> None:
+def test_the_student_writes_about_a_chosen_task(visit: Visit) -> None:
     browser = visit(width=390, dark=True)
     page = browser.go("/playground")
     task = page.get_by_label("Task").locator("option").nth(1).get_attribute("value")
@@ -164,7 +80,7 @@ def test_the_student_writes_about_a_chosen_task(visit: Callable[..., Visit]) -> 
     browser.check()
 
 
-def test_everything_can_be_reached_and_sent_by_keyboard(visit: Callable[..., Visit]) -> None:
+def test_everything_can_be_reached_and_sent_by_keyboard(visit: Visit) -> None:
     browser = visit()
     page = browser.go("/playground")
     page.keyboard.press("Tab")
@@ -187,7 +103,7 @@ def test_everything_can_be_reached_and_sent_by_keyboard(visit: Callable[..., Vis
 
 
 def test_a_running_runs_page_follows_it_can_be_paused_and_hostile_text_stays_text(
-    visit: Callable[..., Visit], runs: Path
+    visit: Visit, runs: Path
 ) -> None:
     run = Run(runs / NAME)
     summary = run.read_json("summary.json")
@@ -223,7 +139,7 @@ def test_a_running_runs_page_follows_it_can_be_paused_and_hostile_text_stays_tex
     browser.check()
 
 
-def test_a_task_is_chosen_and_the_next_one_followed(visit: Callable[..., Visit]) -> None:
+def test_a_task_is_chosen_and_the_next_one_followed(visit: Visit) -> None:
     browser = visit()
     page = browser.go(f"/runs/{NAME}/evolution")
     tasks = page.locator("#task option").evaluate_all("all => all.map(one => one.value)")
@@ -236,7 +152,7 @@ def test_a_task_is_chosen_and_the_next_one_followed(visit: Callable[..., Visit])
     browser.check()
 
 
-def test_without_a_script_every_page_is_read_and_a_message_sent(visit: Callable[..., Visit]) -> None:
+def test_without_a_script_every_page_is_read_and_a_message_sent(visit: Visit) -> None:
     browser = visit(script=False)
     for name, path in PAGES.items():
         page = browser.go(path)
@@ -254,7 +170,7 @@ def test_without_a_script_every_page_is_read_and_a_message_sent(visit: Callable[
     assert not browser.errors
 
 
-def test_the_browser_itself_refuses_what_the_policy_forbids(visit: Callable[..., Visit]) -> None:
+def test_the_browser_itself_refuses_what_the_policy_forbids(visit: Visit) -> None:
     """Should anything ever get past the escaping: an inline handler, script or style does nothing."""
     browser = visit()
     page = browser.go("/")

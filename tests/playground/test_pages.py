@@ -174,13 +174,23 @@ def test_a_run_of_the_latent_channel_is_shown_by_its_losses(serve: Serve, tmp_pa
     assert "Only a student of the text channel" in page.get("/runs/vectors/phrasebook").text
 
 
-@pytest.mark.parametrize(
-    "path", ["/runs/none", "/runs/none/evolution", "/runs/none/live", "/compare?run=none", "/x"]
-)
+@pytest.mark.parametrize("path", ["/runs/none", "/runs/none/evolution", "/runs/none/live", "/x"])
 def test_what_is_not_there_is_said_as_a_page_or_as_a_problem(serve: Serve, tmp_path: Path, path: str) -> None:
     page = serve(tmp_path)
     reply = page.get(path)
     assert reply.status_code == 404 and "<h1>No such route or resource</h1>" in reply.text
+    problem = page.get(path, headers={"Accept": "application/json"})
+    assert problem.status_code == 404 and problem.json()["code"] == "not-found"
+
+
+@pytest.mark.parametrize("path", ["/compare?run=none", "/playground?run=none", "/playground?run=&task=none"])
+def test_what_a_form_names_and_is_not_there_is_said_in_its_page(
+    serve: Serve, tmp_path: Path, path: str
+) -> None:
+    page = serve(tmp_path)
+    reply = page.get(path)
+    assert reply.status_code == 200 and "none" in Tags(reply.text).text
+    assert 'role="alert"' in reply.text
     problem = page.get(path, headers={"Accept": "application/json"})
     assert problem.status_code == 404 and problem.json()["code"] == "not-found"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -113,24 +114,47 @@ def test_without_services_the_message_stays_and_the_page_says_how_to_start_them(
 ) -> None:
     reply = serve(runs, deadline_s=1.0).post("/playground", data={"message": MESSAGE, "run": NAME})
     text = said(reply)
-    assert reply.status_code == 503
+    assert reply.status_code == 200
     assert "psuedoptimal serve decoder" in text and "not reachable" in text
     assert Field(reply.text).value.strip("\n") == MESSAGE
     assert "tokens × log2" in text
 
 
 @pytest.mark.parametrize(
-    ("form", "words"),
+    ("form", "status", "title", "words"),
     [
-        ({"message": ""}, "the message is empty"),
-        ({"message": "x", "tests": "assert f(1 ==\n2"}, "tests, line 1"),
-        ({"message": "x", "task": "no/such"}, "has no such task"),
-        ({"message": "", "by": "student"}, "needs a task"),
+        ({"message": ""}, 422, "Message: write one, or ask the student", "the message is empty"),
+        ({"message": "x y " * 800}, 422, "Message: send a shorter message", "over the model's context"),
+        ({"message": "x" * 200_001}, 422, "Message: send a shorter one", "the limit is 200000"),
+        (
+            {"message": "x", "tests": "assert f(1 ==\n2"},
+            422,
+            "Tests: write one Python statement a line",
+            "tests, line 1: '(' was never closed",
+        ),
+        (
+            {"message": "x", "tests": "assert 1 == 1"},
+            422,
+            "Tests: let at least one test call",
+            "no test calls",
+        ),
+        ({"message": "x", "tests": "assert f(1)\n" * 1001}, 422, "Tests: send fewer", "1001 statements"),
+        ({"message": "x", "task": "no/such"}, 404, "Task: choose one from the list", "has no such task"),
+        ({"message": "", "by": "student"}, 422, "Task: choose one from the list", "needs a task"),
+        ({"message": "x", "run": "none"}, 404, "No such route or resource", "no run 'none'"),
     ],
 )
-def test_what_is_wrong_is_said_in_the_answer(page: httpx.Client, form: dict[str, str], words: str) -> None:
+def test_what_is_wrong_is_a_part_of_the_page_and_a_status_to_programs(
+    page: httpx.Client, form: dict[str, str], status: int, title: str, words: str
+) -> None:
+    """A browser writes an error to its console for every status over 399."""
     reply = page.post("/playground", data={"run": "", **form})
-    assert reply.status_code in (404, 422) and words in said(reply)
+    assert reply.status_code == 200
+    heading = re.search(r'<li class="problem" role="alert"><h2>(.*?)</h2>', reply.text)
+    assert heading and html.unescape(heading[1]).startswith(title)
+    assert words in said(reply)
+    problem = page.post("/playground", data={"run": "", **form}, headers={"Accept": "application/json"})
+    assert problem.status_code == status and words in problem.json()["detail"]
 
 
 def test_what_is_no_form_is_refused(page: httpx.Client) -> None:

@@ -20,16 +20,16 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
-from playground.comparison import MOST, Comparisons
+from playground.comparison import Compared, Comparisons
 from playground.evolution import Histories
 from playground.folders import Folders, RunCard
-from playground.guard import Bound, Session, came_from_elsewhere
+from playground.guard import Bound, Session, came_from_elsewhere, wants_page
 from playground.phrasebook import Order, read_book
 from playground.refusals import add_errors
 from playground.render import HERE, make_environment
 from playground.rooms import Rooms
 from playground.settings import PlaygroundSettings
-from playground.talk import Asked, Desk
+from playground.talk import Answer, Asked, Desk, no_task
 from playground.watch import watched
 from shared.errors import InvalidRequest, NotFound, Overloaded, RequestRefused, RoomError
 from shared.service import create_service
@@ -170,13 +170,20 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
         return pages.page("phrasebook.html", run=folders.card(name), book=book, search=search, order=order)
 
     @app.get("/compare", response_class=HTMLResponse)
-    async def compare(run: Annotated[list[str] | None, Query(max_length=MOST)] = None) -> HTMLResponse:
+    async def compare(
+        request: Request, run: Annotated[list[str] | None, Query(max_length=500)] = None
+    ) -> HTMLResponse:
         """Pass rate against bits per message, of several runs."""
 
-        def read() -> tuple[list[RunCard], Any]:
+        def read() -> tuple[list[RunCard], Compared | None]:
             cards = [folders.card(name) for name in folders.names()[:500]]
             chosen = run or pages.comparisons.suggested(cards)
-            return cards, pages.comparisons.read(chosen) if chosen else None
+            try:
+                return cards, pages.comparisons.read(chosen) if chosen else None
+            except RequestRefused as error:
+                if not wants_page(request.headers):
+                    raise
+                return cards, Compared(chosen, problem=str(error))
 
         cards, found = await asyncio.to_thread(read)
         return pages.page("compare.html", cards=cards, found=found)
@@ -217,23 +224,30 @@ async def _events(pages: Pages, name: str) -> AsyncIterator[str]:
 
 
 def _add_talk(app: FastAPI, pages: Pages) -> None:
-    async def shown(asked: Asked, answer: Any, status: int = 200) -> HTMLResponse:
+    async def shown(request: Request, asked: Asked, answer: Answer | None = None) -> HTMLResponse:
+        """Return the page, refusals as a part of it: a browser logs an error for a status over 399."""
         students, states = await asyncio.gather(asyncio.to_thread(pages.students), pages.rooms.states())
-        problem = None
+        tasks: list[Task] = []
+        unknown: RequestRefused | None = None
         try:
             tasks = await pages.desk.tasks(asked.run)
         except RequestRefused as error:
-            if isinstance(error, NotFound):
-                raise
-            tasks, problem = [], error
+            unknown = error
         task = next((one for one in tasks if one.task_id == asked.task), None)
+        if asked.task and not task and not unknown:
+            unknown = no_task(asked)
+        # Programs are told by the status.
+        wrong = answer.problem if answer else unknown if isinstance(unknown, NotFound) else None
+        if wrong and not wants_page(request.headers):
+            raise wrong
         return pages.page(
-            "talk.html", status, asked=asked, answer=answer, students=students, tasks=tasks, task=task,
-            rooms=states, no_tasks=problem,
+            "talk.html", asked=asked, answer=answer, students=students, tasks=tasks, task=task, rooms=states,
+            unknown=None if answer and answer.problem else unknown,
         )  # fmt: skip
 
     @app.get("/playground", response_class=HTMLResponse)
     async def form(
+        request: Request,
         run: Annotated[str | None, Query(max_length=300)] = None,
         task: Annotated[str, Query(max_length=1000)] = "",
         message: Annotated[str, Query(max_length=20_000)] = "",
@@ -243,11 +257,11 @@ def _add_talk(app: FastAPI, pages: Pages) -> None:
         if run is None:
             students = await asyncio.to_thread(pages.students)
             run = students[0] if students else ""
-        return await shown(Asked(run, task, message, tests), None)
+        return await shown(request, Asked(run, task, message, tests))
 
     @app.post("/playground", response_class=HTMLResponse)
     async def send(request: Request) -> HTMLResponse:
-        """Send a message through the decoder and the sandbox, and show what came of it."""
+        """Send a message through decoder and sandbox, and show what came of it; `by=show` sends nothing."""
         if came_from_elsewhere(request.headers):
             raise RequestRefused("another site's page sent this", hint="open the playground itself")
         given = await _form(request)
@@ -256,9 +270,8 @@ def _add_talk(app: FastAPI, pages: Pages) -> None:
             given.get("run", ""), given.get("task", ""), given.get("message", "").replace("\r\n", "\n"),
             given.get("tests", "").replace("\r\n", "\n"), given.get("by") == "student",
         )  # fmt: skip
-        answer = await pages.desk.answer(asked)
-        status = answer.problem.status if answer.problem else 200
-        return await shown(asked, answer, status)
+        answer = None if given.get("by") == "show" else await pages.desk.answer(asked)
+        return await shown(request, asked, answer)
 
 
 async def _form(request: Request) -> dict[str, str]:

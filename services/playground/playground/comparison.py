@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from playground.folders import Folders, Remembered, RunCard
+from shared.errors import InvalidRequest
 from trainer.measure.compare import as_rows, compare, front_rows
 from trainer.measure.compare_figure import figure
 
@@ -33,8 +34,10 @@ class Comparisons:
         self._folders, self._found = folders, Remembered(16)
 
     def read(self, names: Sequence[str]) -> Compared:
-        """Compare runs by name, at most MOST of them. Raises NotFound for a name that is none."""
-        runs = list(dict.fromkeys(names))[:MOST]
+        """Compare runs by name. Raises NotFound for a name that is none, InvalidRequest for over MOST."""
+        runs = list(dict.fromkeys(names))
+        if len(runs) > MOST:
+            raise InvalidRequest(f"{len(runs)} runs are ticked, the limit is {MOST}", hint="tick fewer")
         version = tuple(self._folders.stamps(name) for name in runs)
         return self._found.get(tuple(runs), version, lambda: self._compare(runs))
 

@@ -69,7 +69,7 @@ class Session:
             response = await self._login(Request(scope, receive))
             await response(scope, receive, send)
         elif "authorization" in headers or not (self._known(headers) or path.startswith("/assets/")):
-            if "authorization" not in headers and scope["method"] == "GET" and _wants_page(headers):
+            if "authorization" not in headers and scope["method"] == "GET" and wants_page(headers):
                 # Only a path of this server, so that the way back leads nowhere else.
                 after = quote(path) if not path.startswith("//") else "/"
                 await RedirectResponse(f"/login?next={after}", 303)(scope, receive, send)
@@ -89,14 +89,16 @@ class Session:
     async def _login(self, request: Request) -> Response:
         if request.method != "POST":
             return HTMLResponse(self.login(False))
+        # A refusal is a part of the page: a browser logs an error for a status over 399.
+        shown = wants_page(request.headers)
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > MAX_LOGIN_BYTES:
-                return HTMLResponse(self.login(True), 413)
+                return HTMLResponse(self.login(True), 200 if shown else 413)
         form = parse_qs(body.decode("utf-8", "replace"))
         if not hmac.compare_digest(form.get("token", [""])[0].strip().encode(), self.secret.encode()):
-            return HTMLResponse(self.login(True), 401)
+            return HTMLResponse(self.login(True), 200 if shown else 401)
         after = request.query_params.get("next", "/")
         response = RedirectResponse(after if after.startswith("/") and after[1:2] not in "/\\" else "/", 303)
         response.set_cookie(
@@ -106,7 +108,8 @@ class Session:
         return response
 
 
-def _wants_page(headers: Headers) -> bool:
+def wants_page(headers: Headers) -> bool:
+    """Return whether a person's browser asks, not a program."""
     return "text/html" in headers.get("accept", "")
 
 

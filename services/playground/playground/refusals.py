@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
+from playground.guard import wants_page
 from shared.errors import InvalidRequest, RoomError, class_for
 from shared.problems import problem_response, record
 
@@ -23,7 +24,7 @@ def add_errors(app: FastAPI, page: Callable[..., HTMLResponse]) -> None:
 
     def answer(request: Request, error: RoomError, status: int) -> Response:
         record(error)
-        if _wants_page(request):
+        if wants_page(request.headers):
             return page("error.html", status, error=error)
         return problem_response(error, status=status)
 
@@ -33,7 +34,7 @@ def add_errors(app: FastAPI, page: Callable[..., HTMLResponse]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        if not _wants_page(request):
+        if not wants_page(request.headers):
             problem: Response = await as_problem(request, error)
             return problem
         first = error.errors()[0]
@@ -48,7 +49,3 @@ def add_errors(app: FastAPI, page: Callable[..., HTMLResponse]) -> None:
         what = f"{request.method} {request.url.path[:100]}: {error.detail}"
         known = class_for(error.status_code)(what, hint="the start page shows what there is")
         return answer(request, known, error.status_code)
-
-
-def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "")

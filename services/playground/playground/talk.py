@@ -23,6 +23,9 @@ from trainer.measure.escape import marker
 
 T = TypeVar("T")
 MAX_PIECES = 600
+# As many as shared.wire.JudgeJob takes.
+MAX_TESTS = 1000
+FIELDS = (("message", "Message"), ("tests", "Tests"), ("task", "Task"), ("run", "Student"))
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ class Answer:
         """The prompt before and after the message."""
         before, found, after = self.prompt.rpartition(self.message)
         return (before, after) if found and self.message else None
+
+    @property
+    def headline(self) -> str:
+        """What a problem is called: the form's field that it is about and the way out, where there is one."""
+        if self.problem is None:
+            return ""
+        field = self.problem.field.rpartition(".")[2]
+        name = next((name for start, name in FIELDS if field.startswith(start)), "")
+        way = self.problem.hint or self.problem.detail
+        return f"{name}: {way}" if name else self.problem.title
 
 
 class Desk:
@@ -148,15 +161,13 @@ class Desk:
         if not asked.task:
             if asked.by_student:
                 raise InvalidRequest(
-                    "the student needs a task to write about", hint="choose one", field="task"
+                    "the student needs a task to write about", hint="choose one from the list", field="task"
                 )
             return None
         for task in await self.tasks(asked.run):
             if task.task_id == asked.task:
                 return task
-        raise NotFound(
-            f"task={asked.task[:100]!r}: the run has no such task", hint="choose one from the list"
-        )
+        raise no_task(asked)
 
     # --- blocking; one at a time ---
 
@@ -215,6 +226,14 @@ class Desk:
         )  # fmt: skip
 
 
+def no_task(asked: Asked) -> NotFound:
+    """Return what is said of a task that the run has not."""
+    who = f"the run {asked.run[:100]!r}" if asked.run else "the starter world"
+    return NotFound(
+        f"task={asked.task[:100]!r}: {who} has no such task", hint="choose one from the list", field="task"
+    )
+
+
 def statements(text: str) -> list[str]:
     """Take Python statements apart, as the sandbox wants its tests. Raises InvalidRequest naming the line."""
     try:
@@ -222,9 +241,13 @@ def statements(text: str) -> list[str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         raise InvalidRequest(
-            f"tests{f', line {line}' if line else ''}: {error}",
-            hint="one Python statement a line, e.g. assert f(2) == 4", field="tests",
+            f"tests{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}",
+            hint="write one Python statement a line, e.g. assert f(2) == 4", field="tests",
         ) from error  # fmt: skip
+    if len(body) > MAX_TESTS:
+        raise InvalidRequest(
+            f"there are {len(body)} statements, the limit is {MAX_TESTS}", hint="send fewer", field="tests"
+        )
     return [ast.get_source_segment(text, node) or "" for node in body]
 
 
@@ -233,11 +256,13 @@ def _check(message: str) -> None:
     if not message:
         raise InvalidRequest("the message is empty", hint="write one, or ask the student", field="message")
     if len(message) > MAX_TEXT:
-        raise InvalidRequest(f"the message has {len(message)} characters, the limit is {MAX_TEXT}")
+        what = f"the message has {len(message)} characters, the limit is {MAX_TEXT}"
+        raise InvalidRequest(what, hint="send a shorter one", field="message")
     try:
         message.encode()
     except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the message holds half a character: {error}", field="message") from error
+        what = f"the message holds half a character: {error}"
+        raise InvalidRequest(what, hint="type that character again", field="message") from error
 
 
 def _bytes(message: str) -> int:

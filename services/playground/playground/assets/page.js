@@ -66,7 +66,7 @@ function ask(form) {
   });
   form.addEventListener("submit", async (event) => {
     const button = event.submitter;
-    if (!button || button.formMethod === "get") return;
+    if (!button || button.value === "show") return;
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, button));
     const buttons = [...form.querySelectorAll("button:enabled")];
@@ -74,7 +74,7 @@ function ask(form) {
     answer.setAttribute("aria-busy", "true");
     hint.textContent = button.value === "student" ? "the student is writing" : "on its way";
     try {
-      const reply = await fetch("/playground", { method: "POST", body });
+      const reply = await fetch("/playground", { method: "POST", body, headers: { Accept: "text/html" } });
       const page = new DOMParser().parseFromString(await reply.text(), "text/html");
       const came = page.getElementById("answer");
       if (!came) throw new Error(`the server said ${reply.status}`);

@@ -1,0 +1,70 @@
+"""The playground's forms in a real Chromium: what is refused, kept, gone back to, and said of a service.
+
+A browser's console stays empty whatever a form is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+Visit = Callable[..., Any]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NAME = "trained"
+MESSAGE = "solve total nums % 2 != ** 2"
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+@pytest.mark.parametrize("width", [390, 360, 320])
+def test_a_refused_form_leaves_the_console_empty_and_fits(visit: Visit, width: int, script: bool) -> None:
+    browser = visit(width=width, script=script)
+    page = browser.go("/playground")
+    for message, tests, title in (
+        ("", "", "Message: write one"),
+        ("abc", "assert f(1 ==", "Tests: write one Python statement a line"),
+        ("abc", "assert 1 == 1", "Tests: let at least one test call"),
+        ("x y " * 1000, "", "Message: send a shorter message"),
+    ):
+        page.get_by_label("Message").fill(message)
+        page.get_by_label("Tests").fill(tests)
+        page.get_by_role("button", name="Send").click()
+        sync_api.expect(page.locator(".path .problem h2")).to_contain_text(title)
+        assert page.get_by_label("Message").input_value() == message
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), title
+    browser.shot(f"refused-{width}-{'light' if script else 'no-script'}")
+    assert not browser.errors
+
+
+def test_what_is_not_there_leaves_the_console_empty(visit: Visit) -> None:
+    browser = visit(width=320, decoder_url="http://127.0.0.1:9", deadline_s=1.0)
+    for path in ("/playground?run=none", f"/playground?run={NAME}&task=none", "/compare?run=none"):
+        page = browser.go(path)
+        assert page.locator("[role=alert]").inner_text(), path
+        browser.check()
+    page = browser.go("/playground")
+    page.get_by_label("Task").evaluate("one => one.add(new Option('gone', 'gone', true, true))")
+    page.get_by_label("Message").fill(MESSAGE)
+    page.get_by_role("button", name="Send").click()
+    sync_api.expect(page.locator(".path .problem h2")).to_contain_text("Task: choose one from the list")
+    page = browser.go("/playground")
+    page.get_by_label("Message").fill(MESSAGE)
+    page.get_by_role("button", name="Send").click()
+    sync_api.expect(page.locator(".path .problem")).to_contain_text("The decoder is not there")
+    browser.check()
+
+
+def test_a_wrong_token_leaves_the_console_empty(visit: Visit) -> None:
+    browser = visit(token="correct-horse")
+    page = browser.go("/")
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Go in").click()
+    page.get_by_text("That is not the token").wait_for()
+    page.get_by_label("Token").fill("correct-horse")
+    page.get_by_role("button", name="Go in").click()
+    page.get_by_role("heading", name="Runs").wait_for()
+    browser.check()
