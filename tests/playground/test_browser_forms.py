@@ -68,3 +68,68 @@ def test_a_wrong_token_leaves_the_console_empty(visit: Visit) -> None:
     page.get_by_role("button", name="Go in").click()
     page.get_by_role("heading", name="Runs").wait_for()
     browser.check()
+
+
+def test_what_was_typed_outlives_the_choice_of_a_task(visit: Visit) -> None:
+    browser = visit()
+    page = browser.go("/playground")
+    page.get_by_label("Message").fill(f"{MESSAGE}\n" * 2000)
+    page.get_by_label("Tests").fill("assert solve([2]) == 4\n")
+    page.get_by_label("Task").select_option(index=2)
+    page.get_by_role("button", name="Have the student").wait_for()
+    assert page.get_by_label("Message").input_value() == f"{MESSAGE}\n" * 2000
+    page.get_by_text("Yours are kept").wait_for()
+    page.get_by_label("Task").select_option("")
+    page.get_by_role("button", name="Have the student").wait_for(state="detached")
+    assert page.get_by_label("Tests").input_value() == "assert solve([2]) == 4\n"
+    # What the student wrote is about one task only.
+    page.get_by_label("Message").fill("")
+    page.get_by_label("Task").select_option(index=1)
+    page.get_by_role("button", name="Have the student").click()
+    page.locator(".path .number").wait_for()
+    assert page.get_by_label("Message").input_value()
+    page.get_by_label("Task").select_option(index=2)
+    page.wait_for_function("document.querySelectorAll('.path .waiting').length === 5")
+    assert page.get_by_label("Message").input_value() == ""
+    browser.check()
+
+
+def test_without_a_script_what_was_typed_outlives_the_choice_of_a_task(visit: Visit) -> None:
+    browser = visit(script=False)
+    page = browser.go("/playground")
+    page.get_by_label("Message").fill(f"{MESSAGE}\n" * 100)
+    page.get_by_label("Tests").fill("assert solve([2]) == 4\n")
+    for task in (1, 0):
+        page.get_by_label("Task").select_option(index=task)
+        page.get_by_role("button", name="Show this task").click()
+        assert page.get_by_label("Message").input_value() == f"{MESSAGE}\n" * 100
+    assert page.get_by_label("Tests").input_value() == "assert solve([2]) == 4\n"
+    assert not browser.errors
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_a_page_that_is_gone_back_to_shows_what_its_selects_say(visit: Visit, script: bool) -> None:
+    browser = visit(script=script)
+    page = browser.go("/playground")
+    page.get_by_label("Message").fill(MESSAGE)
+    page.get_by_label("Task").select_option(index=1)
+    if not script:
+        page.get_by_role("button", name="Show this task").click()
+    page.get_by_role("button", name="Have the student").wait_for()
+    page.go_back()
+    page.get_by_text("Choose a task").wait_for()
+    sync_api.expect(page.get_by_label("Task")).to_have_value("")
+    assert page.get_by_label("Message").input_value() == MESSAGE
+    page.go_forward()
+    page.get_by_role("button", name="Have the student").wait_for()
+    assert page.get_by_label("Task").input_value()
+    browser.go(f"/runs/{NAME}/evolution")
+    first, other = page.locator("#task option").evaluate_all("all => all.map(one => one.value)")[:2]
+    page.get_by_label("Task").select_option(other)
+    if not script:
+        page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**task=**")
+    page.go_back()
+    page.wait_for_url("**/evolution")
+    sync_api.expect(page.get_by_label("Task")).to_have_value(first)
+    assert not browser.errors

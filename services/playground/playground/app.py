@@ -261,7 +261,7 @@ def _add_talk(app: FastAPI, pages: Pages) -> None:
 
     @app.post("/playground", response_class=HTMLResponse)
     async def send(request: Request) -> HTMLResponse:
-        """Send a message through decoder and sandbox, and show what came of it; `by=show` sends nothing."""
+        """Send a message through the decoder and the sandbox, and show what came of it."""
         if came_from_elsewhere(request.headers):
             raise RequestRefused("another site's page sent this", hint="open the playground itself")
         given = await _form(request)
@@ -270,8 +270,7 @@ def _add_talk(app: FastAPI, pages: Pages) -> None:
             given.get("run", ""), given.get("task", ""), given.get("message", "").replace("\r\n", "\n"),
             given.get("tests", "").replace("\r\n", "\n"), given.get("by") == "student",
         )  # fmt: skip
-        answer = None if given.get("by") == "show" else await pages.desk.answer(asked)
-        return await shown(request, asked, answer)
+        return await shown(request, asked, await pages.desk.answer(asked))
 
 
 async def _form(request: Request) -> dict[str, str]:

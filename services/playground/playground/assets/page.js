@@ -6,11 +6,18 @@ for (const field of document.querySelectorAll("[data-submits]")) {
   field.addEventListener("change", () => {
     const form = field.form;
     if (!form.hasAttribute("data-talk")) return form.requestSubmit();
-    // The message belongs to the task that was chosen before.
+    carry(form);
     const asked = new URLSearchParams({ run: form.elements.run.value, task: form.elements.task.value });
     location.assign(`/playground?${asked}`);
   });
 }
+
+// A page that is gone back to shows what it was made for, and so do its selects; what was typed stays typed.
+addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll("select[data-submits]")) {
+    field.selectedIndex = Math.max(0, [...field.options].findIndex((one) => one.defaultSelected));
+  }
+});
 
 const live = document.querySelector("[data-live]");
 if (live) watch(live);
@@ -55,7 +62,25 @@ function show(news) {
 }
 
 const talk = document.querySelector("[data-talk]");
-if (talk) ask(talk);
+if (talk) {
+  unpack(talk);
+  ask(talk);
+}
+
+// What was typed goes along to the next page. A message that the student wrote belongs to the task it is about.
+function carry(form) {
+  const message = form.elements.message.value;
+  const typed = { message: message === form.dataset.written ? "" : message, tests: form.elements.tests.value };
+  sessionStorage.setItem("typed", JSON.stringify(typed));
+}
+
+function unpack(form) {
+  const typed = JSON.parse(sessionStorage.getItem("typed") || "{}");
+  sessionStorage.removeItem("typed");
+  for (const [name, value] of Object.entries(typed)) if (value) form.elements[name].value = value;
+  const kept = form.querySelector("[data-kept]");
+  if (kept) kept.hidden = !form.elements.tests.value.trim();
+}
 
 function ask(form) {
   const answer = document.getElementById("answer");
@@ -66,7 +91,7 @@ function ask(form) {
   });
   form.addEventListener("submit", async (event) => {
     const button = event.submitter;
-    if (!button || button.value === "show") return;
+    if (!button || button.formMethod === "get") return;
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, button));
     const buttons = [...form.querySelectorAll("button:enabled")];
@@ -79,7 +104,10 @@ function ask(form) {
       const came = page.getElementById("answer");
       if (!came) throw new Error(`the server said ${reply.status}`);
       answer.replaceChildren(...came.childNodes);
-      if (button.value === "student") form.elements.message.value = page.getElementById("message").value;
+      if (button.value === "student") {
+        form.elements.message.value = page.getElementById("message").value;
+        form.dataset.written = form.elements.message.value;
+      }
       hint.textContent = "";
     } catch (error) {
       hint.textContent = `no answer: ${error.message}; is the playground still running?`;
