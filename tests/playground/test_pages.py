@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,18 @@ def test_a_task_can_be_chosen_and_every_step_be_shown(serve: Serve, runs: Path) 
     assert chosen == [tasks[-1]]
     links = [attrs.get("rel") for tag, attrs in other.found if tag == "a" and attrs.get("rel")]
     assert links == ["prev"]
+
+
+def test_a_task_that_is_none_is_said_so(serve: Serve, runs: Path) -> None:
+    page = serve(runs)
+    for path in (f"/runs/{NAME}/evolution", f"/playground?run={NAME}"):
+        reply = page.get(path, params={"run": NAME, "task": "no<b>pe"})
+        told = re.search(r'role="alert">(.*?)</p>', reply.text)
+        assert reply.status_code == 200 and told, path
+        assert "no&lt;b&gt;pe" in told[1] and "hoose one from the list" in told[1]
+        problem = page.get(path, params={"run": NAME, "task": "nope"}, headers={"Accept": "application/json"})
+        assert problem.status_code == 404 and problem.json()["field"] == "task"
+        assert 'role="alert"' not in page.get(path).text
 
 
 def test_what_a_model_wrote_stays_text_on_every_page(serve: Serve, runs: Path) -> None:

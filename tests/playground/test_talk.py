@@ -81,6 +81,20 @@ def test_a_message_goes_the_whole_way(page: httpx.Client, rooms: SimpleNamespace
     assert "bits" in text and f"{len(MESSAGE)} bytes" in text
 
 
+def test_words_that_the_students_tokenizer_does_not_know_are_said_and_earn_nothing(
+    page: httpx.Client, trained: Path
+) -> None:
+    task = ask.tasks_of(ask.config_of(trained))[0]
+    long = "x" * 5000
+    form = {"message": f"{long} sorted {long} naïve", "run": NAME, "task": task.task_id}
+    text = said(page.post("/playground", data=form))
+    assert f"Unknown to the student's tokenizer: {long[:60]}… , naïve ." in text
+    assert "No student of this run can send such a word" in text and "Reward None" in text
+    known = said(page.post("/playground", data={**form, "message": MESSAGE}))
+    assert "Unknown to" not in known and "Reward None" not in known
+    assert "Unknown to" not in said(page.post("/playground", data={"message": long, "run": ""}))
+
+
 def test_the_student_writes_a_message_and_is_paid_for_it(page: httpx.Client, trained: Path) -> None:
     config = ask.config_of(trained)
     task = ask.tasks_of(config)[0]

@@ -154,12 +154,16 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/runs/{name}/evolution", response_class=HTMLResponse)
     async def evolution(
-        name: str, task: Annotated[str, Query(max_length=1000)] = "", every: bool = False
+        request: Request, name: str, task: Annotated[str, Query(max_length=1000)] = "", every: bool = False
     ) -> HTMLResponse:
         """One task's message through the steps, with its program and verdict."""
         history = await asyncio.to_thread(pages.histories.read, name, task, everything=every)
+        if history and history.missing and not wants_page(request.headers):
+            raise no_task(name, task)
         about = await _about(pages, name, history.task) if history else None
-        return pages.page("evolution.html", run=folders.card(name), history=history, about=about, every=every)
+        return pages.page(
+            "evolution.html", run=folders.card(name), history=history, about=about, every=every, asked=task
+        )
 
     @app.get("/runs/{name}/phrasebook", response_class=HTMLResponse)
     async def phrasebook(
@@ -235,7 +239,7 @@ def _add_talk(app: FastAPI, pages: Pages) -> None:
             unknown = error
         task = next((one for one in tasks if one.task_id == asked.task), None)
         if asked.task and not task and not unknown:
-            unknown = no_task(asked)
+            unknown = no_task(asked.run, asked.task)
         # Programs are told by the status.
         wrong = answer.problem if answer else unknown if isinstance(unknown, NotFound) else None
         if wrong and not wants_page(request.headers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -38,6 +38,7 @@ class History:
 
     stages     from the first step to the last, at most STEPS of `of` unless all were asked for
     tasks      names of the tasks, those seen at most steps first
+    missing    whether another task was asked for, which the run has not
     before     the task in front of this one in that order, after the one behind it; empty for none
     """
 
@@ -48,6 +49,7 @@ class History:
     tasks: list[str]
     before: str
     after: str
+    missing: bool = False
 
 
 class Histories:
@@ -67,7 +69,8 @@ class Histories:
             index = self._index(folder / file)
             if names := _tasks(index):
                 chosen = task if task in index.places else names[0]
-                return _history(index.rows(chosen), chosen, source, names, everything)
+                found = _history(index.rows(chosen), chosen, source, names, everything)
+                return replace(found, missing=bool(task) and chosen != task)
         return None
 
     def _index(self, file: Path) -> TaskIndex:

@@ -41,7 +41,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Length:
-    """How long a message is. tokens, bits and pieces by the student's tokenizer; None without a run."""
+    """How long a message is. tokens, bits and pieces by the student's tokenizer; None without a run.
+
+    unknown  words of the message that the student's tokenizer does not have, each once
+    """
 
     bytes: int
     tokens: int | None = None
@@ -49,6 +52,7 @@ class Length:
     vocabulary: int | None = None
     decoder_tokens: int | None = None
     pieces: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ class Desk:
             job = JudgeJob(program=program.text, tests=tests, setup=task.setup if task else "")
             verdict = (await self._rooms.sandbox.judge([job]))[0]
             answer = replace(answer, verdict=verdict, tests=list(zip(tests, verdict.tests, strict=True)))
-            if run and task and answer.length.tokens is not None:
+            # A student has no token for an unknown word, so training never pays for one.
+            if run and task and answer.length.tokens is not None and not answer.length.unknown:
                 passed, tokens = verdict.passed and not answer.refused, answer.length.tokens
                 earned = await asyncio.to_thread(
                     self._guarded, lambda: self._earned(run, task, passed, tokens)
@@ -167,7 +172,7 @@ class Desk:
         for task in await self.tasks(asked.run):
             if task.task_id == asked.task:
                 return task
-        raise no_task(asked)
+        raise no_task(asked.run, asked.task)
 
     # --- blocking; one at a time ---
 
@@ -202,7 +207,10 @@ class Desk:
         words = self._words_of(run)
         tokens = words.count(message)
         pieces = [_seen(piece) for piece in words.pieces(message)[:MAX_PIECES]]
-        return Length(_bytes(message), tokens, words.bits(tokens), words.vocabulary, pieces=pieces)
+        return Length(
+            _bytes(message), tokens, words.bits(tokens), words.vocabulary, pieces=pieces,
+            unknown=_unknown(words, message),
+        )  # fmt: skip
 
     def _write(self, run: str, task: ask.Task | None) -> tuple[str, str]:
         if not run or task is None:
@@ -226,11 +234,11 @@ class Desk:
         )  # fmt: skip
 
 
-def no_task(asked: Asked) -> NotFound:
+def no_task(run: str, task: str) -> NotFound:
     """Return what is said of a task that the run has not."""
-    who = f"the run {asked.run[:100]!r}" if asked.run else "the starter world"
+    who = f"the run {run[:100]!r}" if run else "the starter world"
     return NotFound(
-        f"task={asked.task[:100]!r}: {who} has no such task", hint="choose one from the list", field="task"
+        f"task={task[:100]!r}: {who} has no such task", hint="choose one from the list", field="task"
     )
 
 
@@ -263,6 +271,14 @@ def _check(message: str) -> None:
     except UnicodeEncodeError as error:
         what = f"the message holds half a character: {error}"
         raise InvalidRequest(what, hint="type that character again", field="message") from error
+
+
+def _unknown(words: ask.Words, message: str) -> list[str]:
+    """Return the words that the tokenizer has no tokens for: its UNK stands for each, however long."""
+    missing = words.tokenizer.unk_token_id
+    ids = words.tokenizer.encode(message, add_special_tokens=False)
+    pairs = zip(ids, words.pieces(message), strict=True)
+    return list(dict.fromkeys(piece for token, piece in pairs if missing is not None and token == missing))
 
 
 def _bytes(message: str) -> int:
