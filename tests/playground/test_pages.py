@@ -79,6 +79,25 @@ def test_every_page_of_a_trained_run_is_whole_without_a_script(serve: Serve, run
     assert any(attrs.get("aria-label", "").startswith("Held-out pass rate") for _, attrs in compared.found)
 
 
+def test_the_figures_at_the_top_stand_in_the_tables_too(serve: Serve, runs: Path) -> None:
+    """The pass rate in the table of evaluations; the seconds per step as the sum of its rooms."""
+    run = Run(runs / NAME)
+    (run.folder / "metrics.jsonl").unlink()
+    for step in range(1, 41):
+        slow = 10.0 if step <= 20 else 1.0
+        times = {"time/step_s": slow, "time/sample_s": slow / 2, "time/decode_s": slow / 4}
+        run.append("metrics.jsonl", [{"step": step, **times}])
+    shown = serve(runs).get(f"/runs/{NAME}").text
+    held = run.read_json("summary.json")["heldout"]
+    last = re.findall(r"<tr>(.*?)</tr>", shown.partition("Held-out evaluations")[2], re.DOTALL)[-1]
+    row = Tags(last.replace("<td", " <td")).text.replace("test ", "test")
+    assert "the one kept" in row and f"test{held['n']} {100 * held['pass_rate']:.1f} %" in row
+    assert f"{held['tokens_per_message']:.1f}" in row
+    assert "<dt>per step</dt><dd>1.00 s</dd>" in shown
+    seconds = re.findall(r"(?:writes|decoder|updated) <b>([0-9.]+) s", shown)
+    assert [float(one) for one in seconds] == [0.5, 0.25, 0.25]
+
+
 def test_a_task_can_be_chosen_and_every_step_be_shown(serve: Serve, runs: Path) -> None:
     page = serve(runs)
     first = Tags(page.get(f"/runs/{NAME}/evolution").text)

@@ -21,6 +21,7 @@ from trainer.measure.progress import figure as number_of
 WIDTH, HEIGHT = 420, 240
 MESSAGES = 8
 TAIL_BYTES = 200_000
+MOST_LOOKS, PACE_STEPS = 13, 20
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Watched:
     curves    title and drawing
     stacks    title, drawing and legend: verdicts, and seconds by room
     messages  of the last step, one a task
-    looks     the lines of evaluations.jsonl, at most 12 of them
+    looks     the lines of evaluations.jsonl, and what a finished run came to; at most MOST_LOOKS of them
     """
 
     card: RunCard
@@ -93,13 +94,26 @@ def watched(folders: Folders, name: str) -> Watched:
     rows, whole = sampled(folder / "metrics.jsonl")
     rows = latest_by_step(rows)
     looks = [row for row in tail(folder / "evaluations.jsonl", TAIL_BYTES) if "step" in row]
+    if card.state == "finished" and (final := _final(folders.object(name, "summary.json"))):
+        looks.append(final)
     drawn = [(curve.title, Markup(svg)) for curve in CURVES if (svg := _curve(curve, rows, looks, name))]
     stacks = [("Verdicts", *_verdicts(rows)), ("Seconds of a step", *_seconds(rows))]
     return Watched(
-        card, _tiles(card, rows), drawn[:MOST_CURVES],
+        card, _tiles(card, rows, whole), drawn[:MOST_CURVES],
         [(title, Markup(svg), Markup(key)) for title, svg, key in stacks if svg],
-        looks[-12:], latest_messages(tail(folder / "episodes.jsonl", TAIL_BYTES)), whole,
+        looks[-MOST_LOOKS:], latest_messages(tail(folder / "episodes.jsonl", TAIL_BYTES)), whole,
     )  # fmt: skip
+
+
+def _final(summary: Row) -> Row:
+    """Return what a finished run came to as one more line of its evaluations; empty if nobody looked."""
+    held = summary.get("heldout")
+    if not isinstance(held, dict) or not held:
+        return {}
+    named = {"tokens": held.get("tokens_per_message")}
+    if isinstance(held.get("blind"), dict):
+        named["pass_rate"] = held["blind"].get("student")
+    return {**held, **named, "split": "test", "step": summary.get("step"), "final": True}
 
 
 def _curve(curve: Curve, rows: Sequence[Row], looks: Sequence[Row], name: str) -> str:
@@ -145,7 +159,10 @@ def _verdicts(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def _seconds(rows: Sequence[Row]) -> tuple[str, str]:
-    """Return where the seconds of a step went, stacked, and the legend with the mean of each."""
+    """Return where the seconds of a step went, stacked, and the legend with the means of the last ones.
+
+    They add up to the figure of `_tiles`.
+    """
     timed = [(row, parts) for row in rows if (parts := _spent(row))]
     groups = thinned(len(timed), 80)
     if not groups:
@@ -161,7 +178,8 @@ def _seconds(rows: Sequence[Row]) -> tuple[str, str]:
     drawn = stack(
         steps, layers, title="Seconds of a step by room", y_label="seconds", width=WIDTH, height=HEIGHT
     )
-    means = [(names[i], colours[i], f"{_mean([parts[i] for _, parts in timed]):.2f} s") for i in shown]
+    recent = [parts for _, parts in timed[-PACE_STEPS:]]
+    means = [(names[i], colours[i], f"{_mean([parts[i] for parts in recent]):.2f} s") for i in shown]
     return drawn, legend(means)
 
 
@@ -198,11 +216,11 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _tiles(card: RunCard, rows: Sequence[Row]) -> list[Tile]:
+def _tiles(card: RunCard, rows: Sequence[Row], whole: bool) -> list[Tile]:
     """Return the figures at the top: of a finished run what it came to, else of the last step."""
     last, held = card.figures, card.heldout
     of = f"of {card.steps}" if card.steps else ""
-    pace = [value for row in rows[-20:] if not math.isnan(value := number_of(row, ["time/step_s"]))]
+    pace = [value for row in rows if not math.isnan(value := number_of(row, ["time/step_s"]))][-PACE_STEPS:]
     left = ""
     if pace and card.steps and card.step is not None and card.state == "running":
         left = f"about {lasting((card.steps - card.step) * _mean(pace))} left"
@@ -212,7 +230,13 @@ def _tiles(card: RunCard, rows: Sequence[Row]) -> list[Tile]:
     else:
         tiles += _step_tiles(last)
     if pace:
-        tiles.append(Tile(f"{_mean(pace):.2f} s", "per step", "mean of the last 20"))
+        tiles.append(
+            Tile(
+                f"{_mean(pace):.2f} s",
+                "per step",
+                f"mean of the last {len(pace)}{'' if whole else ' groups'}",
+            )
+        )
     return tiles
 
 
