@@ -133,3 +133,20 @@ def test_a_page_that_is_gone_back_to_shows_what_its_selects_say(visit: Visit, sc
     page.wait_for_url("**/evolution")
     sync_api.expect(page.get_by_label("Task")).to_have_value(first)
     assert not browser.errors
+
+
+@pytest.mark.parametrize("width", [390, 360, 320])
+def test_the_tabs_of_a_run_stand_in_one_line(visit: Visit, width: int) -> None:
+    page = visit(width=width).go(f"/runs/{NAME}")
+    tops = page.locator(".tabs a").evaluate_all("all => all.map(one => one.getBoundingClientRect().top)")
+    assert len(tops) == 4 and len(set(tops)) == 1
+
+
+def test_comparing_no_run_asks_for_one(visit: Visit) -> None:
+    browser = visit()
+    page = browser.go("/compare")
+    page.get_by_role("checkbox").uncheck()
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("No run is ticked").wait_for()
+    assert not page.get_by_role("checkbox").is_checked()
+    browser.check()

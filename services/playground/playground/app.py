@@ -175,13 +175,13 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/compare", response_class=HTMLResponse)
     async def compare(
-        request: Request, run: Annotated[list[str] | None, Query(max_length=500)] = None
+        request: Request, run: Annotated[list[str] | None, Query(max_length=500)] = None, asked: bool = False
     ) -> HTMLResponse:
-        """Pass rate against bits per message, of several runs."""
+        """Pass rate against bits per message, of several runs; before any is asked for, of the latest."""
 
         def read() -> tuple[list[RunCard], Compared | None]:
             cards = [folders.card(name) for name in folders.names()[:500]]
-            chosen = run or pages.comparisons.suggested(cards)
+            chosen = run or ([] if asked else pages.comparisons.suggested(cards))
             try:
                 return cards, pages.comparisons.read(chosen) if chosen else None
             except RequestRefused as error:
@@ -190,7 +190,7 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
                 return cards, Compared(chosen, problem=str(error))
 
         cards, found = await asyncio.to_thread(read)
-        return pages.page("compare.html", cards=cards, found=found)
+        return pages.page("compare.html", cards=cards, found=found, asked=asked, suggested=not run)
 
 
 async def _about(pages: Pages, run: str, task: str) -> Task | None:

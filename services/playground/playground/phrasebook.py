@@ -64,8 +64,9 @@ def read_book(folders: Folders, name: str, *, search: str = "", order: Order = "
     entries = [_entry(row) for row in book.get("entries") or [] if isinstance(row, dict)]
     wanted = [one for one in entries if search.lower() in f"{one.symbol}\n{one.piece}".lower()]
     rows = found.get("controls")
+    facts = _facts(book | {"stand": len(entries)})
     return Book(
-        str(book.get("verdict", "")), bool(book.get("compositional")), _facts(book), _sorted(wanted, order),
+        str(book.get("verdict", "")), bool(book.get("compositional")), facts, _sorted(wanted, order),
         len(entries), [row for row in (rows or {}).get("rows", []) if isinstance(row, dict)],
         str(found.get("command", "")),
     )  # fmt: skip
@@ -99,7 +100,8 @@ def _sorted(entries: Sequence[Entry], order: Order) -> list[Entry]:
 def _facts(book: Row) -> list[tuple[str, str]]:
     """Return what is said of the book as a whole."""
     names = (
-        ("symbols", "symbols that pass the check"), ("distinct_symbols", "distinct symbols in use"),
+        ("distinct_symbols", "distinct symbols in use"), ("stand", "of them stand for a piece"),
+        ("symbols", "of these pass the check"),
         ("aligned_bits", "bits a symbol tells of its piece"), ("aligned_bits_shuffled", "the same, shuffled"),
         ("made_from", "messages it was made from"), ("checked_on", "messages it was checked on"),
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """From values to HTML. Whatever a template prints is escaped, and what would be invisible in it is marked.
 
 In a template `{{ value }}` is safe as an element's text, `{{ value | attr }}` in an attribute, and
-`{{ value | field }}` in a form's field, where the characters have to stay what they are. Only what this
+`{{ value | field }}` in a form's field, where the characters have to stay what they are. A command that a
+person is to type is `{{ "psuedoptimal ..." | here }}`. Only what this
 package drew itself (Markup) passes unchanged. A test reads the templates for that.
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -23,6 +27,7 @@ from markupsafe import Markup, escape
 from trainer.measure import escape as visible
 
 HERE = Path(__file__).resolve().parent
+NAME = "psuedoptimal"
 MESSAGE, PROGRAM, SHORT = 4_000, 20_000, 200
 WORD = re.compile(r"\s+|\w+|[^\w\s]+")
 
@@ -110,6 +115,16 @@ def dropped(message: str, later: str | None) -> Markup:
     return Markup("").join(parts)
 
 
+def here(command: str) -> str:
+    """Return a psuedoptimal command as a shell in this folder finds it: by its bare name only if ours."""
+    own = Path(sys.executable).parent / NAME
+    found = shutil.which(NAME)
+    if not command.startswith(f"{NAME} ") or not own.is_file() or (found and own.samefile(found)):
+        return command
+    way = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
+    return shlex.quote(str(way)) + command.removeprefix(NAME)
+
+
 def url(*parts: str, **query: object) -> str:
     """Return a path on this server, every part quoted; a query value that is a list is repeated.
 
@@ -147,7 +162,10 @@ def make_environment() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, finalize=finalize,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"attr": attr, "block": block, "field": field, "length_of": length_of}
+    environment.filters |= {
+        "attr": attr, "block": block, "field": field, "length_of": length_of, "here": here,
+        "quoted": lambda value: shlex.quote(str(value)),
+    }  # fmt: skip
     environment.globals |= {
         "url": url, "figure": figure, "percent": percent, "ago": ago, "moment": moment, "lasting": lasting,
     }  # fmt: skip
