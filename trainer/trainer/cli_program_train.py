@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_program import ProgramConfig, Service
+from trainer.measure.programs import padded
 from trainer.preflight import check_program
 from trainer.runs import Run
 from trainer.supervise import services
@@ -73,13 +74,19 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
 def as_text(summary: dict[str, Any]) -> str:
     """Return a summary for a person."""
     held, before, truth = summary["heldout"], summary["untrained"], summary["ground_truth"]
-    lines = [f"{'test split, greedy':<24}{'solved':>8}{'bits/seq':>10}{'rate':>8}"]
+    lines = [
+        f"{'test split, greedy':<24}{'solved':>8}{'bits/seq':>10}{'rate':>8}{'bits alone':>12}{'rate':>8}"
+    ]
+    keys = (
+        ("accuracy", "8.3f"), ("bits_per_sequence", "10.1f"), ("compression_rate", "8.3f"),
+        ("bits_alone", "12.1f"), ("rate_alone", "8.3f"),
+    )  # fmt: skip
     for name, row in (("before", before), ("after", held)):
-        lines.append(
-            f"{name:<24}{row['accuracy']:>8.3f}{row['bits_per_sequence']:>10.1f}{row['compression_rate']:>8.3f}"
-        )
+        lines.append(f"{name:<24}" + "".join(padded(row.get(key), form) for key, form in keys))
     if truth["bits_per_sequence"] is not None:
         lines.append(f"{'ground truth, shortened':<24}{1:>8.3f}{truth['bits_per_sequence']:>10.1f}")
     if truth["gap_closed"] is not None:
-        lines.append(f"{truth['gap_closed']:.1%} of the gap closed, on {held['n']} sequences")
+        by_itself = truth.get("gap_closed_alone")
+        also = "" if by_itself is None else f", {by_itself:.1%} where each is sent alone"
+        lines.append(f"{truth['gap_closed']:.1%} of the gap closed{also}; {held['n']} sequences")
     return "\n".join(lines)

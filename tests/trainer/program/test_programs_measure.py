@@ -12,7 +12,7 @@ import pytest
 from trainer.channels.program.environment import Rollout, Rules
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.program_code import length_bits
-from trainer.measure.programs import baselines, choose, entropy, figures, pack
+from trainer.measure.programs import alone, baselines, choose, entropy, figures, pack
 from trainer.measure.programs_answers import judge_answers, program_of, read_answers
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_shorten import shorten
@@ -53,8 +53,21 @@ def test_figures_are_as_worked_by_hand() -> None:
     zipped = sum(8 * len(gzip.compress(bytes(s), 9, mtime=0)) for s in NOISE[:2])
     assert found.precision == pytest.approx(120 / zipped)
     assert found.bits_per_sequence == pytest.approx(found.compression_rate * 8 * 32)
+    # A flag each; two programs; two sequences as they are: two bits for that, ten for the length 32.
+    assert found.bits_alone == (4 + 80 + 40 + 2 * (2 + 10 + 256)) / 4
+    assert found.rate_alone == pytest.approx(found.bits_alone / 256)
     with pytest.raises(ValueError, match="no sequence"):
         figures([], [])
+
+
+def test_sent_alone_a_sequence_takes_whatever_is_shortest_for_itself() -> None:
+    assert alone(NOISE[0], None) == alone(NOISE[0], 5000) == 1 + 2 + 10 + 256
+    assert alone(NOISE[0], 100) == 101
+    flat = (7,) * 2000
+    assert alone(flat, None) < 400 and alone(flat, 20) == 21
+    # Alike ones share nothing.
+    both = figures([flat, flat], [rollout(9, "wrong", 0.0)] * 2)
+    assert both.bits_alone == alone(flat, None) and both.bits_per_sequence < both.bits_alone
 
 
 def test_baselines_are_what_they_say() -> None:

@@ -3,6 +3,8 @@
 The rule, which the archive follows too: one flag bit for each sequence; a program where one is right and
 short enough; all other sequences joined, as they are or by gzip, xz or zstd, whichever is shortest (two bits
 say which). Sequences of different lengths also pay for the lengths of those without a program.
+
+Beside it stands the rule of messages that are read one at a time: every sequence pays for itself alone.
 """
 
 from __future__ import annotations
@@ -109,6 +111,14 @@ def _at(
     return Choice(coded, fallback, total)
 
 
+def alone(sequence: Sequence8, program_bits: int | None) -> int:
+    """Return the bits of one sequence that is sent by itself: a flag, and its program where one is right and
+    shorter; else two bits for the method, the length of what follows, and the sequence packed."""
+    packed = pack(bytes(sequence)).data
+    other = 2 + len(delta(len(packed))) + 8 * len(packed)
+    return 1 + (other if program_bits is None else min(program_bits, other))
+
+
 class Figures(NamedTuple):
     """What programs for N sequences come to.
 
@@ -117,6 +127,8 @@ class Figures(NamedTuple):
     bits_per_program   mean over the right programs; None without one
     bits_per_sequence  everything paid for, by the rule above, over all sequences
     compression_rate   the same over 8 bits a byte
+    bits_alone         as bits_per_sequence, but every sequence sent by itself
+    rate_alone         the same over 8 bits a byte
     coded              share of sequences written as programs under that rule
     precision          bits of the right programs over those of gzip for the same sequences, one by one;
                        below 1 beats gzip
@@ -129,6 +141,8 @@ class Figures(NamedTuple):
     bits_per_program: float | None
     bits_per_sequence: float
     compression_rate: float
+    bits_alone: float
+    rate_alone: float
     coded: float
     precision: float | None
     prefix_accuracy: dict[int, float]
@@ -139,12 +153,20 @@ class Figures(NamedTuple):
         return {**self._asdict(), "prefix_accuracy": {str(k): v for k, v in self.prefix_accuracy.items()}}
 
 
+def padded(value: float | None, form: str) -> str:
+    """Return a figure in its column, a dash where there is none."""
+    return "-".rjust(int(form.partition(".")[0])) if value is None else format(value, form)
+
+
 def figures(sequences: Sequence[Sequence8], rollouts: Sequence[Rollout]) -> Figures:
     """Return the figures of one rollout for each sequence. Raises ValueError for none at all."""
     if not sequences:
         raise ValueError("no sequence to measure; give at least one")
     solved = [(s, r) for s, r in zip(sequences, rollouts, strict=True) if r.solved]
-    choice = choose(sequences, [r.bits if r.solved else None for r in rollouts])
+    program_bits = [r.bits if r.solved else None for r in rollouts]
+    choice = choose(sequences, program_bits)
+    by_itself = sum(alone(s, b) for s, b in zip(sequences, program_bits, strict=True))
+    raw = 8 * sum(map(len, sequences))
     zipped = sum(8 * len(_gzip(bytes(s))) for s, _ in solved)
     return Figures(
         n=len(sequences),
@@ -152,7 +174,9 @@ def figures(sequences: Sequence[Sequence8], rollouts: Sequence[Rollout]) -> Figu
         executable=fmean(r.outcome in EXECUTABLE for r in rollouts),
         bits_per_program=fmean(r.bits for _, r in solved) if solved else None,
         bits_per_sequence=choice.bits / len(sequences),
-        compression_rate=choice.bits / (8 * sum(map(len, sequences))),
+        compression_rate=choice.bits / raw,
+        bits_alone=by_itself / len(sequences),
+        rate_alone=by_itself / raw,
         coded=fmean(choice.coded),
         precision=sum(r.bits for _, r in solved) / zipped if solved else None,
         prefix_accuracy={

@@ -21,7 +21,7 @@ from trainer.cli_program import executor_of
 from trainer.config import ConfigError
 from trainer.config_program import CHUNK, STARTER
 from trainer.measure.evaluation_file import command_line
-from trainer.measure.programs import Figures, baselines, figures
+from trainer.measure.programs import Figures, baselines, figures, padded
 from trainer.measure.programs_answers import judge_answers, read_answers
 from trainer.pace import Pace, told_where
 from trainer.runs import Run
@@ -194,20 +194,17 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def _head() -> str:
     prefixes = "".join(f"{f'p@{k}':>7}" for k in (16, 32, 64, 128))
-    names = f"{'':<40}{'solved':>8}{'runs':>8}{'bits/seq':>10}{'rate':>8}{'bits/prog':>11}{'vs gzip':>9}"
-    return names + prefixes
+    names = f"{'':<40}{'solved':>8}{'runs':>8}{'bits/seq':>10}{'rate':>8}{'alone':>8}"
+    return names + f"{'bits/prog':>11}{'vs gzip':>9}" + prefixes
 
 
 def _line(row: dict[str, Any]) -> str:
     f = row["figures"]
     label = f"{Path(row['coder']).name}, N = {row['samples']}"[:39]
 
-    def figure(value: float | None, form: str) -> str:
-        return "-".rjust(int(form.partition(".")[0])) if value is None else format(value, form)
-
     return (
         f"{label:<40}{f['accuracy']:>8.3f}{f['executable']:>8.3f}{f['bits_per_sequence']:>10.1f}"
-        f"{f['compression_rate']:>8.3f}{figure(f['bits_per_program'], '11.1f')}"
-        + figure(f["precision"], "9.3f")
+        f"{f['compression_rate']:>8.3f}{f['rate_alone']:>8.3f}{padded(f['bits_per_program'], '11.1f')}"
+        + padded(f["precision"], "9.3f")
         + "".join(f"{value:>7.3f}" for value in f["prefix_accuracy"].values())
     )

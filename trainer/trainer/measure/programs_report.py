@@ -52,17 +52,20 @@ def summary_section(runs: Sequence[RunFolder]) -> str:
     for run in runs:
         for name, key, kind in (("before", "untrained", "control"), ("after", "heldout", "student")):
             found = run.summary.get(key) or {}
-            cells = [html(f"{run.name}, {name}"), *(_cell(found.get(k)) for k in
-                     ("n", "accuracy", "bits_per_sequence", "compression_rate", "precision"))]  # fmt: skip
+            columns = ("n", "accuracy", "bits_per_sequence", "compression_rate", "rate_alone", "precision")
+            cells = [html(f"{run.name}, {name}"), *(_cell(found.get(k)) for k in columns)]
             rows.append((kind, cells))
         truth = run.summary.get("ground_truth") or {}
         closed = truth.get("gap_closed")
         said = (
             f"ground truth, shortened ({'-' if closed is None else format(closed, '.1%')} of the gap closed)"
         )
-        rows.append(("control", [html(said), "", "1", _cell(truth.get("bits_per_sequence")), "", ""]))
-    head = ("", "sequences", "solved", "bits per sequence", "compression rate", "bits / gzip")
-    lead = "One greedy program for each held-out sequence, flags and fallback paid for."
+        rows.append(("control", [html(said), "", "1", _cell(truth.get("bits_per_sequence")), "", "", ""]))
+    head = ("", "sequences", "solved", "bits per sequence", "compression rate", "sent alone", "bits / gzip")
+    lead = (
+        "One greedy program for each held-out sequence, flags and fallback paid for: the sequences without a "
+        "program joined, or, sent alone, each by itself."
+    )
     return section("What it came to", lead, card(table(head, rows)))
 
 
@@ -108,15 +111,17 @@ def evaluation_section(runs: Sequence[RunFolder]) -> str:
         found = [row for row in run.evaluation.get("rows", []) if isinstance(row, dict) and "set" in row]
         for name in dict.fromkeys(row["set"] for row in found):
             own = [row for row in found if row["set"] == name]
-            keys = ("accuracy", "executable", "bits_per_sequence", "compression_rate", "precision")
+            keys = (
+                "accuracy", "executable", "bits_per_sequence", "compression_rate", "rate_alone", "precision"
+            )  # fmt: skip
             rows = []
             for row in own:
                 cells = [_cell(row["figures"].get(key)) for key in keys]
                 rows.append(("student", [html(f"{run.name}, N = {row['samples']}"), *cells]))
             for other in own[0]["baselines"]:
                 cells = [_cell(other["bits_per_sequence"]), _cell(other["compression_rate"])]
-                rows.append(("control", [html(other["name"]), "", "", *cells, ""]))
-            head = ("", "solved", "runs", "bits per sequence", "rate", "bits / gzip")
+                rows.append(("control", [html(other["name"]), "", "", *cells, "", ""]))
+            head = ("", "solved", "runs", "bits per sequence", "rate", "sent alone", "bits / gzip")
             cards.append(card(table(head, rows), name))
     lead = "Best of N programs, every one judged by the sandbox, beside codes that learned nothing."
     return section("Measured", lead, "".join(cards)) if cards else ""

@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
     bits_per_sequence: float
     compression_rate: float
     precision: float | None
+    bits_alone: float | None = None  # an evaluation of an earlier version has none
+    rate_alone: float | None = None
 
 
 class HeldOut(NamedTuple):
@@ -68,14 +70,23 @@ def summary_of(
 
     truth_bits  of the shortened ground truth per sequence, where it is known
     """
-    before, after = untrained.bits_per_sequence, trained.evaluation.bits_per_sequence
-    gap = None if truth_bits is None or before <= truth_bits else (before - after) / (before - truth_bits)
+    after = trained.evaluation
     return {
         "channel": "program",
         "seed": config.seed,
         "step": trained.evaluation.step,
         "heldout": trained.figures.heldout,
         "untrained": {k: v for k, v in untrained._asdict().items() if k not in ("step", "split")},
-        "ground_truth": {"bits_per_sequence": truth_bits, "gap_closed": gap},
+        "ground_truth": {
+            "bits_per_sequence": truth_bits,
+            "gap_closed": _closed(untrained.bits_per_sequence, after.bits_per_sequence, truth_bits),
+            "gap_closed_alone": _closed(untrained.bits_alone, after.bits_alone, truth_bits),
+        },
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _closed(before: float | None, after: float | None, truth: float | None) -> float | None:
+    if before is None or after is None or truth is None or before <= truth:
+        return None
+    return (before - after) / (before - truth)
