@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from shared.ports import free_port
@@ -51,3 +60,46 @@ def test_judge_says_how_a_verdict_came_about_and_refuses_a_weaker_one(
     assert "value" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*argv, "--min-assurance", "none"])
+
+
+SERVE = """
+from trainer.supervise import serve_page
+raise SystemExit(serve_page("playground", dict.fromkeys(("decoder", "sandbox"), "http://127.0.0.1:9")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_page_that_ends_leaves_no_folder_no_process_and_no_traceback(
+    number: signal.Signals,
+) -> None:
+    """Ended by their parent's death, services get that signal once for each of the parent's threads."""
+    port, texts = free_port(), []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # the jail's programs have other uids
+        environment = {
+            **os.environ, "TMPDIR": str(folder), "PLAYGROUND_PORT": str(port), "DECODER_ENGINE": "echo",
+            "SANDBOX_JAIL": "process", "PLAYGROUND_RUNS": str(folder / "runs"),
+        }  # fmt: skip
+        said = stack.enter_context((folder / "said").open("w+"))
+        page = subprocess.Popen([sys.executable, "-c", SERVE], env=environment, stderr=said)
+        stack.callback(page.wait)
+        stack.callback(page.terminate)
+        end, shown = time.monotonic() + 60, ""
+        while shown.count(">ready<") < 2:
+            assert time.monotonic() < end and page.poll() is None, shown[-3000:]
+            time.sleep(0.2)
+            with contextlib.suppress(httpx.HTTPError):
+                shown = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=10).text
+        text = (folder / "said").read_text()
+        logs = [stack.enter_context(Path(log).open()) for log in re.findall(r"its log is (\S+)", text)]
+        page.send_signal(number)
+        assert page.wait(30) == 0
+        texts = [log.read() for log in logs]
+        assert [found.name for found in folder.iterdir()] == ["said"]
+    assert len(texts) == 2
+    assert all("draining" in one and "Traceback" not in one for one in texts), texts
+    for url in re.findall(r"starting one at (\S+);", text):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, trust_env=False)

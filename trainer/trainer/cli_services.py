@@ -92,7 +92,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def serve(room: str, port: int | None, model: str | None) -> int:
-    """Become the service: this process is replaced by it. What the playground needs is started beside it."""
+    """Become the service: this process is replaced by it. The playground is run beside what it needs."""
     if model and room != "decoder":
         raise ConfigError("--model is for the decoder; the sandbox has none")
     prefix = room.upper()
@@ -103,9 +103,9 @@ def serve(room: str, port: int | None, model: str | None) -> int:
 
         os.environ.update(decoder_environment(model))
     if room == "playground":
-        from trainer.supervise import start_missing
+        from trainer.supervise import serve_page
 
-        start_missing("PLAYGROUND", {"decoder": DECODER_URL, "sandbox": SANDBOX_URL})
+        return serve_page(room, {"decoder": DECODER_URL, "sandbox": SANDBOX_URL})
     sys.stdout.flush()
     found = service_command(room)
     os.execv(found[0], found)

@@ -131,24 +131,62 @@ def command(room: str) -> list[str]:
     return [sys.executable, "-m", room if room == "playground" else f"{room}_service"]
 
 
-def start_missing(prefix: str, usual: Mapping[str, str]) -> None:
-    """Start the services that a page needs and nobody runs, and tell it by its environment where they are.
+def serve_page(room: str, usual: Mapping[str, str]) -> int:
+    """Serve a page beside the services that it needs and nobody runs, until it ends; then end them too.
 
-    They end with this process, and with what it becomes by exec. Nothing is waited for.
+    The page is told by its environment where they are and which log is theirs. Nothing is waited for.
 
-    prefix  of the page's variables: a service that PREFIX_DECODER_URL or _TOKEN_FILE is about is not started
-    usual   by room, where one is expected that was started by hand
+    room     the page's module; a service that ROOM_DECODER_URL or _TOKEN_FILE is about is not started
+    usual    by room, where one is expected that was started by hand
+    returns  the page's exit code
     """
-    logs = Path(tempfile.mkdtemp(prefix="psuedoptimal-"))
-    for room, url in usual.items():
-        variable = f"{prefix}_{room.upper()}_URL"
-        named = os.environ.get(variable) or os.environ.get(f"{prefix}_{room.upper()}_TOKEN_FILE")
-        if named or is_open(url, room):
-            continue
-        service = Service(room, logs / f"{room}.log")
-        service.start()
-        os.environ[variable] = service.url
-        print(f"{room}: starting one at {service.url}; its log is {service.log}", file=sys.stderr)
+    prefix = room.upper()
+    with contextlib.ExitStack() as stack:
+        pages: list[subprocess.Popen[bytes]] = []
+        stack.enter_context(_passed_on(pages))
+        environment: dict[str, str] = {}
+        for needed, url in usual.items():
+            variable = f"{prefix}_{needed.upper()}"
+            named = os.environ.get(f"{variable}_URL") or os.environ.get(f"{variable}_TOKEN_FILE")
+            if named or is_open(url, needed):
+                continue
+            logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="psuedoptimal-"))
+            service = Service(needed, Path(logs) / f"{needed}.log")
+            stack.callback(service.stop)
+            service.start()
+            environment |= {f"{variable}_URL": service.url, f"{variable}_LOG": str(service.log)}
+            print(f"{needed}: starting one at {service.url}; its log is {service.log}", file=sys.stderr)
+        # A session of its own: Ctrl-C reaches this process alone, which passes it on once; a second signal
+        # would cut the clean-up short, as do the death signals of a parent with several threads.
+        page = subprocess.Popen(
+            command(room), env={**os.environ, **environment}, start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        pages.append(page)
+        code = page.wait()
+        return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _passed_on(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Send the signals that would end this process to others; while there are none, end in order."""
+
+    def pass_on(number: int, _: object) -> None:
+        if not processes:
+            raise SystemExit(128 + number)
+        for process in processes:
+            process.send_signal(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def is_ready(url: str, timeout_s: float = 2.0) -> bool:
