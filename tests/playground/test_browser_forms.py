@@ -6,9 +6,12 @@ A browser's console stays empty whatever a form is told.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from trainer.supervise import Service
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -150,3 +153,37 @@ def test_comparing_no_run_asks_for_one(visit: Visit) -> None:
     page.get_by_text("No run is ticked").wait_for()
     assert not page.get_by_role("checkbox").is_checked()
     browser.check()
+
+
+def test_a_service_that_is_starting_is_said_to_be_and_the_page_tells_when_it_is_ready(
+    visit: Visit, tmp_path: Path
+) -> None:
+    decoder = Service("decoder", tmp_path / "decoder.log", {"DECODER_ENGINE": "echo"})
+    browser = visit(width=320, decoder_url=decoder.url, decoder_log=decoder.log)
+    page = browser.go("/")
+    state = page.locator(".rooms li").first
+    sync_api.expect(state.locator(".pill")).to_have_text("starting")
+    assert str(decoder.log) in state.inner_text() and "Start it in a terminal" not in state.inner_text()
+    browser.check()
+    page.evaluate("window.kept = true")
+    decoder.start()
+    try:
+        sync_api.expect(state.locator(".pill")).to_have_text("ready", timeout=60_000)
+    finally:
+        decoder.stop()
+    assert page.evaluate("window.kept")
+    browser.check()
+
+
+def test_a_service_that_has_not_come_is_said_to_be_away(
+    visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playground.rooms.START_S", 0.0)
+    page = visit(decoder_url="http://127.0.0.1:9", decoder_log=tmp_path / "decoder.log").go("/")
+    state = page.locator(".rooms li").first.inner_text()
+    assert (
+        "not there" in state
+        and "starting" not in state
+        and "serve decoder" in state
+        and "decoder.log" in state
+    )

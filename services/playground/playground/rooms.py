@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
 
 from playground.settings import PlaygroundSettings
 from shared.clients import DecoderClient, SandboxClient
 from shared.errors import RequestRefused, RoomError
-from shared.wire import Capabilities, ModelCard
+from shared.wire import Capabilities, ModelCard, Problem
 
 FRESH_S, ASK_S, UNREACHABLE_S = 3.0, 3.0, 2.0
+# A service listens 3 to 12 s after its start on two busy cores, and has loaded some seconds later.
+START_S = 60.0
+
+
+Word = Literal["ready", "starting", "not ready", "refuses", "not there"]
 
 
 @dataclass(frozen=True)
 class RoomState:
     """One service.
 
-    reached  whether something answers there
-    about    what it is, or why it cannot be used
-    start    the command that starts it
+    word   what it is: `starting` as long as it may just have been started, `refuses` without a token
+    about  more of that: its model or jail, or why it cannot be used
+    log    of one that was started with this page
+    start  the command that starts it
     """
 
     room: str
     url: str
-    ready: bool
+    word: Word
     about: str
-    reached: bool = False
+    log: Path | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be used."""
+        return self.word == "ready"
 
     @property
     def start(self) -> str:
@@ -57,6 +73,9 @@ class Rooms:
             deadline_s=settings.deadline_s,
             unreachable_s=UNREACHABLE_S,
         )
+        self._logs = {"decoder": settings.decoder_log, "sandbox": settings.sandbox_log}
+        # When each was first seen not to be ready; one that has been ready starts no more.
+        self._since: dict[str, float] = {}
         self._urls = {"decoder": settings.decoder_url, "sandbox": settings.sandbox_url}
         self._known: tuple[float, list[RoomState]] = (-FRESH_S, [])
         self._asking = asyncio.Lock()
@@ -71,22 +90,39 @@ class Rooms:
             return found
 
     async def _state(self, room: str) -> RoomState:
-        url = self._urls[room]
+        url, log = self._urls[room], self._logs[room]
         client = self.decoder if room == "decoder" else self.sandbox
         try:
             async with asyncio.timeout(ASK_S):
                 if not await client.ready():
-                    return RoomState(room, url, False, "does not answer")
+                    return await self._not_ready(room)
                 about = (
                     _model(await self.decoder.model())
                     if room == "decoder"
                     else _jail(await self.sandbox.capabilities())
                 )
-                return RoomState(room, url, True, about, True)
+                self._since[room] = -math.inf
+                return RoomState(room, url, "ready", about)
         except TimeoutError:
-            return RoomState(room, url, False, f"has not answered within {ASK_S:g} s")
+            return RoomState(room, url, "not there", f"has not answered within {ASK_S:g} s", log)
         except RoomError as error:
-            return RoomState(room, url, False, str(error), isinstance(error, RequestRefused))
+            word: Word = "refuses" if isinstance(error, RequestRefused) else "not there"
+            return RoomState(room, url, word, str(error), log)
+
+    async def _not_ready(self, room: str) -> RoomState:
+        """Tell one that is starting from one that is not there: the first says on /readyz what is missing."""
+        url, log = self._urls[room], self._logs[room]
+        now = time.monotonic()
+        lately = now - self._since.setdefault(room, now) < START_S
+        try:
+            async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+                about = Problem.model_validate_json((await client.get(f"{url}/readyz")).content).detail
+        except (httpx.HTTPError, ValueError):
+            if log and lately:
+                return RoomState(room, url, "starting", "does not listen yet", log)
+            return RoomState(room, url, "not there", "does not answer", log)
+        starting = lately and "draining" not in about
+        return RoomState(room, url, "starting" if starting else "not ready", about, log)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

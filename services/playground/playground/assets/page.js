@@ -61,6 +61,18 @@ function show(news) {
   }
 }
 
+const rooms = document.querySelector(".rooms[data-awaited]");
+if (rooms) setTimeout(look, 1500, rooms);
+
+// Services that are not ready yet: their list is brought anew until they are.
+async function look(rooms) {
+  const reply = await fetch("/", { headers: { Accept: "text/html" } });
+  const now = new DOMParser().parseFromString(await reply.text(), "text/html").querySelector(".rooms");
+  if (!now) return;
+  rooms.replaceChildren(...now.children);
+  if (now.hasAttribute("data-awaited")) setTimeout(look, 1500, rooms);
+}
+
 const talk = document.querySelector("[data-talk]");
 if (talk) {
   unpack(talk);
