@@ -89,6 +89,7 @@ def test_words_that_the_students_tokenizer_does_not_know_are_said_and_earn_nothi
     form = {"message": f"{long} sorted {long} naïve", "run": NAME, "task": task.task_id}
     text = said(page.post("/playground", data=form))
     assert f"Unknown to the student's tokenizer: {long[:60]}… , ï ." in text
+    assert text.index("Unknown to") < text.rindex(long)  # a long message does not push it out of sight
     assert "No student of this run can send that" in text and "Reward None" in text
     known = said(page.post("/playground", data={**form, "message": MESSAGE}))
     assert "Unknown to" not in known and "Reward None" not in known
