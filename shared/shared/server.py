@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # What the clean-up after the last request may take; a thread stuck in native code would hold the exit.
 CLEAN_UP_S = 10.0
 KEEP_ALIVE_S = 75
+SAME_SIGNAL_S = 0.2
 
 
 class _Protocol(H11Protocol):
@@ -63,6 +64,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.traffic: Traffic = app.state.traffic
         self.drain_s = settings.drain_s
+        self._signalled = 0.0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -79,10 +81,14 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second: leave at once."""
-        if self.should_exit:
+        """First signal: drain. Second: leave at once.
+
+        A parent that dies with several threads sends its death signal once for each: those are one.
+        """
+        now = time.monotonic()
+        if self.should_exit and now - self._signalled > SAME_SIGNAL_S:
             self.force_exit = True
-        self.should_exit = True
+        self.should_exit, self._signalled = True, now
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and say where: with port 0 nobody could know."""

@@ -80,6 +80,20 @@ def test_a_second_signal_leaves_at_once(start: Start, free_port: int) -> None:
     caller.join(10)
 
 
+def test_signals_at_one_moment_are_one(start: Start, free_port: int) -> None:
+    process = start(free_port).wait_ready()
+    found: list[httpx.Response | Exception] = []
+    caller = post(process.url, 1500, found)
+    time.sleep(0.5)
+    for _ in range(5):
+        process.terminate()
+        time.sleep(0.01)
+    caller.join(30)
+    assert isinstance(found[0], httpx.Response) and found[0].status_code == 200
+    assert process.child.wait(20) == 0
+    assert "requests cut off" not in process.log
+
+
 def test_a_taken_port_is_refused_with_port_setting_and_way_out(start: Start, free_port: int) -> None:
     start(free_port).wait_ready()
     second = start(free_port)
