@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from runpod_deployer.pod import launcher, resumed
+from shared.ports import free_port
 
 # A service: ready some time after its start; writes its starts down; dies when it is told to by a file.
 SERVICE = """
@@ -83,10 +83,7 @@ class Supervised:
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Iterator[Supervised]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    found = Supervised(tmp_path, port)
+    found = Supervised(tmp_path, free_port())
     yield found
     if found.process and found.process.poll() is None:
         found.process.kill()
@@ -251,10 +248,7 @@ def open_tmp() -> Iterator[Path]:
 
 @pytest.fixture
 def ports() -> dict[str, str]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return {"DECODER_PORT": str(one.getsockname()[1]), "SANDBOX_PORT": str(two.getsockname()[1])}
+    return {"DECODER_PORT": str(free_port()), "SANDBOX_PORT": str(free_port())}
 
 
 def test_no_program_sees_a_secret_that_is_not_its_own(open_tmp: Path, ports: dict[str, str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
+from shared.ports import free_port
 
 JAILS = (
     "bwrap",
@@ -35,8 +36,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
         return
     if request.param == "bwrap" and shutil.which("bwrap") is None:
         pytest.skip("bwrap is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ, "SANDBOX_PORT": str(port), "SANDBOX_JAIL": request.param, "SANDBOX_LANES": "1",
         "SANDBOX_SPARES": "1", "SANDBOX_MIN_ISOLATION": "rlimits", "SANDBOX_LOG_LEVEL": "warning",
