@@ -1,6 +1,6 @@
 """The recipe of the starter's sequence coder: a tiny policy, trained from scratch on generated pairs, on CPU.
 
-    python -m trainer.starter.sequences_build                 under two hours on two cores
+    python -m trainer.starter.sequences_build                 about an hour on two cores
     python -m trainer.starter.sequences_build --resume        goes on where it was ended
     python -m trainer.starter.sequences_build --steps 2000 --out /tmp/coder     a small one, to look at
 
@@ -20,6 +20,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from trainer.channels.program.warm_start import Pairs, Stage, supervise
+from trainer.starter.muon import MuonAdamW
 from trainer.starter.sequences_card import write_card
 from trainer.starter.sequences_tokenizer import make_tokenizer
 
@@ -33,8 +34,9 @@ class Recipe(NamedTuple):
     inner: int = 352
     layers: int = 6
     heads: int = 4
-    steps: int = 10_000
+    steps: int = 7_000
     learning_rate: float = 3e-3
+    muon_rate: float = 6e-3
     written: float = 0.2
     threads: int = 2
 
@@ -70,8 +72,9 @@ def build(recipe: Recipe, out: Path, work: Path, *, seed: int, resume: bool) -> 
     model = new_model(recipe, tokenizer)
     pairs = Pairs(tokenizer, STAGES, recipe.steps, seed=seed, written=recipe.written)
     found = supervise(
-        model, pairs, work, learning_rate=recipe.learning_rate, seed=seed, cpu=True, resume=resume, workers=1
-    )
+        model, pairs, work, learning_rate=recipe.learning_rate, seed=seed, cpu=True, resume=resume, workers=1,
+        optimizer=MuonAdamW(model, muon_rate=recipe.muon_rate, adamw_rate=recipe.learning_rate),
+    )  # fmt: skip
     model.generation_config.do_sample = False
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(out)

@@ -119,14 +119,16 @@ def collate(items: list[list[Example]], pad: int) -> dict[str, torch.Tensor]:
 
 def supervise(
     model: Any, pairs: Pairs, out: Path, *, learning_rate: float, seed: int, cpu: bool,
-    resume: bool = False, workers: int = 0, save_steps: int = 500, **more: Any,
+    resume: bool = False, workers: int = 0, save_steps: int = 500,
+    optimizer: torch.optim.Optimizer | None = None, **more: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Train a model on pairs, for pairs.steps steps.
 
-    out      a folder for checkpoints
-    resume   go on from the last whole one, with pairs not seen before
-    workers  processes that draw pairs
-    returns  {"loss", "seconds", "steps"}
+    out        a folder for checkpoints
+    resume     go on from the last whole one, with pairs not seen before
+    workers    processes that draw pairs
+    optimizer  in place of AdamW at learning_rate; the schedule scales its own rates
+    returns    {"loss", "seconds", "steps"}
     """
     last = max(
         (int(p.parent.name.split("-")[1]) for p in out.glob("checkpoint-*/trainer_state.json")), default=0
@@ -135,6 +137,7 @@ def supervise(
     pad = int(pairs.tokenizer.pad_token_id)
     trainer = Trainer(
         model=model, train_dataset=pairs, data_collator=lambda items: collate(items, pad),
+        optimizers=(optimizer, None),
         args=TrainingArguments(**({
             "output_dir": str(out), "max_steps": pairs.steps, "per_device_train_batch_size": 1,
             "learning_rate": learning_rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.02,
