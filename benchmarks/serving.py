@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from shared.ports import free_port
 
 REPO = Path(__file__).resolve().parent.parent
 ROOMS = ("shared", "sandbox-service")
@@ -57,8 +58,7 @@ def service(jail: str, lanes: int, **settings: str) -> Iterator[Served]:
 
 def start(jail: str, lanes: int, **settings: str) -> Served:
     """Start the sandbox and wait until it is ready; the caller ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(REPO / room) for room in ROOMS),
