@@ -191,7 +191,6 @@ def test_no_attack_passes_a_single_task(url: str, rows: list[dict[str, Any]], ki
 
 
 FLOOD = """
-from shared.ports import free_port
 import json, sys
 flood = json.dumps(["S", [["i", hex(i * (2**61 - 1))] for i in range(25000)]]).encode()
 sys.modules["sandbox_service.inside.codec"].encode = lambda value: flood

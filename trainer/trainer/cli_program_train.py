@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_program import ProgramConfig, Service
-from trainer.measure.programs import padded
 from trainer.preflight import check_program
 from trainer.runs import Run
 from trainer.supervise import services
@@ -73,6 +72,8 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
 
 def as_text(summary: dict[str, Any]) -> str:
     """Return a summary for a person."""
+    from trainer.measure.programs import padded
+
     held, before, truth = summary["heldout"], summary["untrained"], summary["ground_truth"]
     lines = [
         f"{'test split, greedy':<24}{'solved':>8}{'bits/seq':>10}{'rate':>8}{'bits alone':>12}{'rate':>8}"
