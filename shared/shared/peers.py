@@ -23,13 +23,15 @@ LOOK_UP_S = 5.0
 class Peer:
     """One instance of the room. `rested_at` is the time from which it is asked again before others.
 
-    host    what the Host header must say where the URL has an address in place of it
+    host      what the Host header must say where the URL has an address in place of it
+    asked_at  when it was asked last
     """
 
     url: str
     host: str | None = None
     in_flight: int = 0
     rested_at: float = 0.0
+    asked_at: float = 0.0
 
 
 class Peers:

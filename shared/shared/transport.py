@@ -182,16 +182,17 @@ class Transport:
             await client.aclose()
 
     def _take(self, failed: set[Peer]) -> Peer:
-        """The peer with the least requests in flight; one that failed lately only if all have."""
+        """The peer with the least requests in flight, of these the one not asked for longest; one that
+        failed lately only if all have."""
         with self._lock:
             now = time.monotonic()
             peers = self.peers
             fresh = [peer for peer in peers if peer.rested_at <= now and peer not in failed]
             if fresh:
-                peer = min(fresh, key=lambda each: (each.in_flight, random.random()))
+                peer = min(fresh, key=lambda each: (each.in_flight, each.asked_at, random.random()))
             else:
                 peer = min(peers, key=lambda each: (each in failed, each.rested_at, each.in_flight))
-            peer.in_flight += 1
+            peer.in_flight, peer.asked_at = peer.in_flight + 1, now
             self.requests += 1
             return peer
 

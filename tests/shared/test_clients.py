@@ -310,6 +310,18 @@ def test_work_goes_where_the_least_is_in_flight(live: Live, echo: ModuleType) ->
     assert [app.state.answered for app in apps] == [4, 4]
 
 
+def test_requests_one_by_one_go_to_the_instances_in_turns(live: Live, echo: ModuleType) -> None:
+    apps = [echo.make_app() for _ in range(3)]
+    client = DecoderClient([live(app) for app in apps])
+
+    async def nine() -> None:
+        for _ in range(9):
+            await client.decode(["a"])
+
+    run(nine())
+    assert [app.state.answered for app in apps] == [3, 3, 3]
+
+
 def test_a_dead_instance_is_avoided_and_costs_no_waiting(
     live: Live, echo: ModuleType, free_port: int
 ) -> None:

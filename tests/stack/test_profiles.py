@@ -35,16 +35,16 @@ def test_replicas_share_the_work_and_one_that_comes_back_is_used_again(stack: St
     sandboxes, decoders = stack.containers("sandbox-service"), stack.containers("decoder-service")
     assert (len(sandboxes), len(decoders)) == (3, 2)
     before = [judged(stack, container) for container in sandboxes]
-    trainer = stack.train("scaled", 28)
-    stack.wait_step(trainer, "scaled", 4)
+    trainer = stack.train("scaled", 60)
+    stack.wait_step(trainer, "scaled", 6)
     now = [judged(stack, container) for container in sandboxes]
     assert all(after > first for after, first in zip(now, before, strict=True)), (before, now)
     assert all("decoder_generated_total 0.0" not in stack.metrics(each, "decoder", 8001) for each in decoders)
     stack.docker("kill", sandboxes[0])
-    stack.wait_step(trainer, "scaled", 8)
+    stack.wait_step(trainer, "scaled", 9)
     stack.docker("start", sandboxes[0])
     assert stack.wait_end(trainer) == 0, stack.docker("logs", "--tail", "20", trainer)
-    assert [row["step"] for row in stack.rows("scaled")] == list(range(1, 29))
+    assert [row["step"] for row in stack.rows("scaled")] == list(range(1, 61))
     assert judged(stack, sandboxes[0]) > 0, "the instance that came back was not asked again"
     stack.compose(
         "up", "--detach", "--wait", "--no-recreate", "--scale", "sandbox-service=1", "sandbox-service"
