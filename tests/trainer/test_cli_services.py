@@ -62,8 +62,11 @@ def test_judge_says_how_a_verdict_came_about_and_refuses_a_weaker_one(
         main([*argv, "--min-assurance", "none"])
 
 
+# A shell that starts the tests behind itself has told them to ignore Ctrl-C; a user's has not.
 SERVE = """
+import signal
 from trainer.supervise import serve_page
+signal.signal(signal.SIGINT, signal.default_int_handler)
 raise SystemExit(serve_page("playground", dict.fromkeys(("decoder", "sandbox"), "http://127.0.0.1:9")))
 """
 
