@@ -15,6 +15,9 @@ from fastapi import FastAPI
 
 from shared.server import Server
 
+# Several workers and the services they start share the cores: more threads would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPO = Path(__file__).resolve().parent.parent
 
 
