@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from trainer.channels.program.program import SAME, Argument, Line, Program, Ref, values
+from trainer.channels.program.program import SAME, Argument, Line, Program, Ref, next_value, values
 from trainer.channels.program.program_code import length_bits
 
 SPLITS = ("train", "validation", "test")
@@ -73,7 +73,7 @@ class _Draft:
     def add(self, operation: str, *arguments: Argument, part: bool = True) -> bool:
         """Write a line, if its value is a list of at least two bytes. Returns whether it is."""
         line = Line(operation, arguments)
-        value = values(Program((*self.lines, line)))[-1]
+        value, _ = next_value(line, self.values)
         if len(value) < 2 or min(value) < 0 or max(value) > 255:
             return False
         self.lines.append(line)
@@ -154,7 +154,7 @@ def _choose(draft: _Draft, w: Weights) -> None:
     for line in list(draft.parts):
         if draft.happens(w.filter):
             predicate = draft.rng.choice(("is_even", "is_odd", "is_not_zero"))
-            kept = values(Program((Line("filter", (predicate, tuple(draft.values[line]))),)))[-1]
+            kept, _ = next_value(Line("filter", (predicate, Ref(line))), draft.values)
             # What keeps everything is a copy, which says nothing about the operation.
             if kept != draft.values[line]:
                 draft.add("filter", predicate, Ref(line))

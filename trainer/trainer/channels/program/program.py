@@ -157,18 +157,28 @@ def values(program: Program) -> list[list[int]]:
     found: list[list[int]] = []
     room = MAX_VALUES
     for line in program.lines:
-        arguments = [_value(argument, found) for argument in line.arguments]
-        if line.operation in ("repeat_num", "repeat_list"):
-            size = arguments[0] * (1 if line.operation == "repeat_num" else len(arguments[1]))
-        elif line.operation.startswith("range"):
-            size = len(range(*arguments))
-        else:
-            size = sum(len(a) for a in arguments if isinstance(a, list))
-        room -= max(size, 0)
-        if room < 0:
-            raise OverflowError(f"{text(line)[:60]}: over {MAX_VALUES} values in all")
-        found.append(getattr(dsl, line.operation)(*arguments) if line.operation else arguments[0])
+        value, room = next_value(line, found, room)
+        found.append(value)
     return found
+
+
+def next_value(line: Line, found: list[list[int]], room: int = MAX_VALUES) -> tuple[list[int], int]:
+    """Return the value of the line behind those whose values are found, and how many values are left then.
+
+    room    values that it may take
+    raises  as `values`
+    """
+    arguments = [_value(argument, found) for argument in line.arguments]
+    if line.operation in ("repeat_num", "repeat_list"):
+        size = arguments[0] * (1 if line.operation == "repeat_num" else len(arguments[1]))
+    elif line.operation.startswith("range"):
+        size = len(range(*arguments))
+    else:
+        size = sum(len(a) for a in arguments if isinstance(a, list))
+    room -= max(size, 0)
+    if room < 0:
+        raise OverflowError(f"{text(line)[:60]}: over {MAX_VALUES} values in all")
+    return (getattr(dsl, line.operation)(*arguments) if line.operation else arguments[0]), room
 
 
 def _value(argument: Argument, found: list[list[int]]):  # type: ignore[no-untyped-def]
