@@ -71,16 +71,20 @@ class Lane:
         return self._done is not None
 
     def begin(
-        self, run: Run, done: Callable[[Ended | LaneBroken], None], talk: Conversation | None = None
+        self,
+        run: Run,
+        done: Callable[[Ended | LaneBroken], None],
+        talk: Conversation | None = None,
+        code: bytes = b"",
     ) -> None:
         """Run one program; `done` is called, at once and from the loop, with how it ended.
 
         LaneBroken is given to it when the jail dies with the program. No other run may be in hand. `talk`
-        is told when a run that `serves` can be asked, and what it says.
+        is told when a run that `serves` can be asked, and what it says. `code` is what was compiled ahead.
         """
         self.runs += 1
         work = (run.program, run.setup, tuple(run.calls), tuple(run.beside), run.result, run.stdin, run.files)
-        body = marshal.dumps(work, 2)
+        body = marshal.dumps((*work, code), 2)
         limits = run.limits
         self._nonce = secrets.token_bytes(16)
         header = frames.HEAD.pack(frames.REQUEST, self._nonce, len(body)) + frames.LIMITS.pack(

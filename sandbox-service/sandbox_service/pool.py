@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from sandbox_service.ahead import Ahead
 from sandbox_service.jails.jail import Jail
 from sandbox_service.lane import Lane
 from sandbox_service.replies import LaneBroken
@@ -57,6 +58,11 @@ class _Turn:
     talk: Conversation | None = None
     lane: Lane | None = None
     began: float = 0.0
+    code: bytes = b""  # what was compiled while it waited
+
+    def take(self, code: bytes) -> None:
+        """Keep what was compiled."""
+        self.code = code
 
 
 def counted_while_waiting(ended: Ended) -> bool:
@@ -78,6 +84,7 @@ class Pool:
 
     def __init__(self, jail: Jail, lanes: int, spares: int, recycle_runs: int) -> None:
         self.jail, self.lanes, self.spares, self.recycle_runs = jail, lanes, spares, recycle_runs
+        self.ahead = Ahead(jail.compiler)
         self.counts = Counts()
         self.sick = ""
         self.took: Callable[[float], None] = lambda seconds: None
@@ -97,6 +104,7 @@ class Pool:
             if isinstance(result, BaseException):
                 await self.close()
                 raise Unavailable(f"{self.jail.name}: {result}") from result
+        self.ahead.start()
 
     async def close(self) -> None:
         """End all lanes and everything in them."""
@@ -106,6 +114,7 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.ahead.aclose()
         await asyncio.gather(*(lane.close() for lane in self._all))
         self._all.clear()
         await asyncio.to_thread(self.jail.close)
@@ -156,6 +165,8 @@ class Pool:
         turn = _Turn(run, fresh, asyncio.get_running_loop().create_future(), talk())
         self._turns.append(turn)
         self._dispatch()
+        if turn.lane is None and not fresh:
+            self.ahead.want(run, turn.take)
         try:
             return await turn.done
         except asyncio.CancelledError:
@@ -177,7 +188,7 @@ class Pool:
             turn = self._turns.popleft()
             self._busy += 1
             turn.lane, turn.began = lane, time.monotonic()
-            lane.begin(turn.run, partial(self._ended, turn, lane), turn.talk)
+            lane.begin(turn.run, partial(self._ended, turn, lane), turn.talk, turn.code)
 
     def _fit(self, turn: _Turn) -> Lane | None:
         while self._warm:

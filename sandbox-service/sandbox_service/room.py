@@ -69,6 +69,10 @@ class Room:
                 "runs repeated because they were starved of a processor, or killed, perhaps from outside",
                 lambda: self._pool_count("starved"),
             ),
+            "sandbox_compiled_ahead": (
+                "runs whose program was compiled while they waited for a lane",
+                lambda: float(self.warm.pool.ahead.made) if self.warm else 0.0,
+            ),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)

@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandbox_service.inside import codec, frames, harden, limits, script, serve
+from sandbox_service.inside import codec, compiling, frames, harden, limits, script, serve
 
 # limits as they cross the child's own pipe: cpu_s, memory, file bytes, processes, answers a test, body length
 HEADER = struct.Struct("!dQQI?I")
@@ -66,6 +66,7 @@ class Work(NamedTuple):
     calls    expressions to evaluate, in order; then the tests `beside`, executed; then `result`, if any
     stdin    run the program as a script that reads this, and answer nothing; None for all else
     files    (name, content) to be there before it runs
+    code     setup, program and texts as `compiling.Codes`, by `marshal`; empty where nobody made it ahead
     """
 
     program: str
@@ -75,6 +76,7 @@ class Work(NamedTuple):
     result: str | None
     stdin: str | None = None
     files: tuple[tuple[str, bytes], ...] = ()
+    code: bytes = b""
 
 
 STDIN = Work._fields.index("stdin")
@@ -173,10 +175,12 @@ def rehearse(times: int = 24) -> None:
     A first time writes all over the interpreter (caches, quickened code, symbols), and each page of that
     would be copied anew in each child, which costs more than what a short program does.
     """
-    work = marshal.dumps(tuple(Work(_PROGRAM, "", _CALLS, ("assert f([2])",), None)))
+    beside = ("assert f([2])",)
+    made = marshal.dumps(tuple(compiling.codes("", _PROGRAM, _CALLS, beside, None)))
+    works = [marshal.dumps(tuple(Work(_PROGRAM, "", _CALLS, beside, None, code=one))) for one in (b"", made)]
     kept = sys.modules["__main__"]
-    for _ in range(times):
-        answer(-1, marshal.loads(work), False, lambda fd, data: None)
+    for count in range(times):
+        answer(-1, marshal.loads(works[count % 2]), False, lambda fd, data: None)
         sys.modules.pop(NAME)
         sys.modules["__main__"] = kept
 
@@ -196,22 +200,21 @@ def answer(
         write(fd, frames.ANSWER.pack(index, status, now - last, len(payload)) + payload)
         last = now
 
-    program, setup, calls, beside, result, _, _ = work
+    program, setup, calls, beside, result, _, _, code = work
+    made = compiling.load(code)
     module = types.ModuleType(NAME)
     sys.modules[NAME] = sys.modules["__main__"] = module
     space = module.__dict__
     try:
-        _load(setup, program, space)
+        _load(made, setup, program, space)
     except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
         send(frames.LOAD, _kind(error), _describe(error, located=True))
         return
     send(frames.LOAD, frames.VALUE, b"")
-    texts = [*calls, *beside] if result is None else [*calls, *beside, result]
-    first, last_beside = len(calls), len(calls) + len(beside)
-    for index, text in enumerate(texts):
-        mode = "exec" if first <= index < last_beside else "eval"
+    texts = compiling.texts(calls, beside, result)
+    for index, (text, mode) in enumerate(texts):
         try:
-            value = eval(compile(text, f"<call {index}>", mode, dont_inherit=True), space)
+            value = eval(made.texts[index] if made else compiling.text_code(index, text, mode), space)
             payload = codec.encode(True if mode == "exec" else value)
         except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
             send(index, frames.RAISED, _describe(error))
@@ -230,18 +233,17 @@ def _serve(count: int, send: Callable[[int, bytes, bytes], None], space: dict[st
     ).loop()
 
 
-def _load(setup: str, program: str, space: dict[str, Any]) -> None:
+def _load(made: compiling.Codes | None, setup: str, program: str, space: dict[str, Any]) -> None:
     """Execute the setup and then the program; the setup once more afterwards, where it needs the program's
     names: MBPP has setups that build objects of a class which the program defines."""
-    again = False
-    if setup:
-        prepared = compile(setup, "<setup>", "exec", dont_inherit=True)
+    again, prepared = False, made.setup if made else compiling.setup_code(setup)
+    if prepared:
         try:
             exec(prepared, space)
         except NameError:
             again = True
-    exec(compile(program, "<program>", "exec", dont_inherit=True), space)
-    if again:
+    exec(made.program if made else compiling.program_code(program), space)
+    if again and prepared:
         exec(prepared, space)
 
 

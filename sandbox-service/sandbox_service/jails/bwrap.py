@@ -51,6 +51,7 @@ class Bwrap:
         if not seccomp.supported():
             raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
         self.python = interpreter(python)
+        self.compiler: Path | None = self.python
         self.root, self.uids = os.geteuid() == 0, uids
         self.layers: tuple[str, ...] = (
             "pid, mount, network, ipc, uts namespaces" + ("" if self.root else ", user namespace"),

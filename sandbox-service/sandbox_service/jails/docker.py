@@ -115,6 +115,8 @@ class Docker:
             self._life.sweep()
             self._sweep_those_without_a_folder()
             self._version = self._try(runtime, image)
+            same = self._version.split(".")[:2] == [str(n) for n in sys.version_info[:2]]
+            self.compiler = Path(sys.executable) if same else None
         except BaseException:
             self.close()
             raise

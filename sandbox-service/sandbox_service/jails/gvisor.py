@@ -74,6 +74,7 @@ class GVisor:
         if not seccomp.supported():
             raise JailMissing("there is no seccomp table for this processor", hint="use x86_64 or aarch64")
         self.python, self.uids, self.rootless = interpreter(python), uids, os.geteuid() != 0
+        self.compiler: Path | None = self.python
         self.platform = _platform(program)
         if self.platform == "ptrace" and not old:
             raise JailMissing(

@@ -46,6 +46,7 @@ class Jail(Protocol):
 
     exact_cpu   whether CPU time is what a processor worked; gVisor counts ticks of the clock while a program
                 would run, some of them while others have the processors
+    compiler    an interpreter of this machine whose compiled code its runs can load; None where there is none
     """
 
     name: str
@@ -53,6 +54,7 @@ class Jail(Protocol):
     layers: tuple[str, ...]
     weaknesses: tuple[str, ...]
     python: Path
+    compiler: Path | None
 
     def version(self) -> str:
         """Return the version of the Python that runs have, as 3.11.7. May block for milliseconds."""

@@ -51,6 +51,7 @@ class Process:
         self.fresh = self.filtered and os.geteuid() == 0
         self.name = "process" if self.fresh else "process-same-uid" if self.landlock else "rlimits"
         self.python = _reachable(interpreter(python)) if self.fresh else interpreter(python)
+        self.compiler: Path | None = self.python
         self.layers: tuple[str, ...] = (
             *(("a fresh uid per run", "no capabilities") if self.fresh else ()),
             *((f"Landlock (ABI {harden.landlock_abi()})",) if self.landlock else ()),

@@ -1,0 +1,205 @@
+"""Programs are compiled while they wait for a lane: same verdicts, and nothing depends on the compiler."""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox_service import ahead, compile_worker
+from sandbox_service.inside import compiling
+from sandbox_service.run import Ended, Run
+from shared.wire import Limits
+
+from .conftest import Cell, make_jail
+
+LIMITS = Limits(cpu_s=2, wall_s=10, memory_mb=128, output_kb=64, file_mb=1, processes=8)
+PROGRAMS = {
+    "plain": ("def f(x):\n    return x * 2", ("f(1)", "f('a')")),
+    "not Python": ("def f(x:\n    return x", ("f(1)",)),
+    "a call that is not": ("def f(x):\n    return x", ("f(1)", "f(", "f(2)")),
+    "raises": ("def f(x):\n    pass\n\nf(1, 2)", ("f(1)",)),
+    "warned of": ("def f(x):\n    return x is 'a'", ("f('a')",)),
+    "the future": ("from __future__ import annotations\ndef f(x: no): return f.__annotations__", ("f(1)",)),
+    "a set": ("def f():\n    return [x for x in {'b', 8, 'a', 0, (1, 16), 24}]", ("f()",)),
+    "too deep": ("x = " + "(" * 500 + ")" * 500, ("x",)),
+    "no surrogate": ("def f():\n    return '\ud800'", ("f()",)),
+    "a line of its own": ("\n\n\ndef f():\n    raise ValueError(1)\nf()", ("f()",)),
+}
+
+
+@pytest.fixture(scope="module", params=["bwrap", "process"])
+def lone(request: pytest.FixtureRequest) -> Any:
+    """A cell of one lane, in each jail that needs no engine."""
+    made = Cell(make_jail(request.param))
+    yield made
+    made.close()
+
+
+def warmed(cell: Cell) -> None:
+    """Wait until the compiler is there."""
+
+    async def wait() -> None:
+        end = time.monotonic() + 20
+        while cell.pool.ahead.pid is None:
+            cell.pool.ahead.start()
+            assert time.monotonic() < end, "the compiler does not start"
+            await asyncio.sleep(0.02)
+
+    cell.wait(wait())
+
+
+def together(cell: Cell, *runs: Run) -> list[Ended]:
+    """Run all at a time: all but the first wait, long enough to be compiled."""
+
+    async def gather() -> list[Ended]:
+        hold = Run("import time\ntime.sleep(0.3)", "", ("1",), LIMITS)
+        _, *ended = await asyncio.gather(*(cell.pool.run(run) for run in (hold, *runs)))
+        return ended
+
+    found: list[Ended] = cell.wait(gather())
+    return found
+
+
+def what_it_said(ended: Ended) -> tuple[Any, ...]:
+    """Return all of an end that does not depend on the clock."""
+    answers = [(one.status, one.payload) for one in ended.answers]
+    return ended.how, ended.detail, answers, ended.stdout_tail, ended.stderr_tail
+
+
+def test_a_run_that_waited_ends_as_one_that_did_not(lone: Cell) -> None:
+    warmed(lone)
+    runs = [Run(program, "", calls, LIMITS) for program, calls in PROGRAMS.values()]
+    alone = [lone.wait(lone.pool.run(run)) for run in runs]
+    made = lone.pool.ahead.made
+    waited = together(lone, *runs)
+    assert lone.pool.ahead.made == made + len(runs), "nothing was compiled ahead"
+    for name, one, other in zip(PROGRAMS, alone, waited, strict=True):
+        assert what_it_said(other) == what_it_said(one), name
+
+
+def test_setup_tests_beside_and_result_are_compiled_too(lone: Cell) -> None:
+    warmed(lone)
+    setup = "start = Later(3)"
+    program = "class Later:\n    def __init__(self, x):\n        self.x = x\ndef f(): return start.x"
+    run = Run(
+        program, setup, ("f()",), LIMITS, beside=("assert f() == 3", "assert f() == 4"), result="start.x"
+    )
+    (ended,) = together(lone, run)
+    said = [(one.status, one.payload) for one in ended.answers]
+    assert said[0] == said[3] == ("value", b'["i","0x3"]')
+    assert [status for status, _ in said[1:3]] == ["value", "raised"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_runs_get_their_answers_without_the_compiler(
+    cell_in: Callable[..., Cell], how: signal.Signals
+) -> None:
+    cell = cell_in(make_jail("process"))
+    warmed(cell)
+    pid = cell.pool.ahead.pid
+    assert pid is not None
+    os.kill(pid, how)
+    runs = [Run(f"def f():\n    return {n}", "", ("f()",), LIMITS) for n in range(20)]
+    for n, ended in enumerate(together(cell, *runs)):
+        assert ended.answers[0].payload == b'["i","%s"]' % hex(n).encode()
+    if how == signal.SIGKILL:
+        warmed(cell)
+        assert cell.pool.ahead.pid != pid
+
+
+def test_a_text_that_is_too_dear_to_compile_costs_the_compiler_and_no_verdict(
+    cell_in: Callable[..., Cell],
+) -> None:
+    cell = cell_in(make_jail("process"))
+    cell.pool.ahead.cpu_s = 0.001
+    cell.wait(cell.pool.ahead.aclose())
+    time.sleep(1)  # a worker is started once a second at most
+    warmed(cell)
+    first = cell.pool.ahead.pid
+    dear = "x = [" + "[a for a in b]," * 1000 + "]"
+    assert len(dear) < 20_000
+    honest = Run("def f():\n    return 7", "", ("f()",), LIMITS)
+    ended = together(cell, Run(f"b = []\n{dear}", "", ("len(x)",), LIMITS), honest, honest)
+    assert [one.answers[0].payload for one in ended] == [b'["i","0x3e8"]', b'["i","0x7"]', b'["i","0x7"]']
+    assert cell.pool.ahead.pid != first, "it was not too dear"
+
+
+def test_a_compiler_that_answers_what_was_not_asked_is_ended(tmp_path: Path) -> None:
+    liar = tmp_path / "python"
+    answer = compile_worker.HEADER.pack(77, 3) + b"abc"
+    text = "".join(f"\\{byte:03o}" for byte in answer)
+    liar.write_text(f"#!/bin/sh\nhead -c 20 >/dev/null\nprintf '{text}'\nexec sleep 60\n")
+    liar.chmod(0o755)
+    took: list[bytes] = []
+
+    async def ask() -> bool:
+        one = ahead.Ahead(liar)
+        one.start()
+        end = time.monotonic() + 10
+        while one.pid is None:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() < end
+        one.want(Run("x = 1" * 9, "", ("x",), LIMITS), took.append)
+        while one.pid is not None and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        ended = one.pid is None
+        await one.aclose()
+        return ended
+
+    assert _done(ask())
+    assert not took
+
+
+def test_without_an_interpreter_nothing_is_compiled_ahead() -> None:
+    async def ask() -> int:
+        one = ahead.Ahead(None)
+        one.start()
+        one.want(Run("x = 1", "", ("x",), LIMITS), lambda code: None)
+        await asyncio.sleep(0)
+        await one.aclose()
+        return one.starts
+
+    assert _done(ask()) == 0
+
+
+def test_what_the_compiler_leaves_to_the_run() -> None:
+    def compiled(program: str, *calls: str) -> bytes:
+        return compile_worker.compiled(marshal.dumps(("", program, calls, (), None)))
+
+    assert compiling.load(compiled("x = 1", "x")) is not None
+    for program in ("x = ", "x = '\\0' * ", "\0", "x = " + "-" * 100_000 + "1"):
+        assert compiled(program) == b"", program
+    assert compiled("x = 1", "x +") == b""
+
+
+def test_a_set_that_would_come_out_in_another_order_does_not_cross() -> None:
+    orders = {}
+    for size in range(2, 9):
+        for first in range(40):
+            constant = frozenset([first, *(first + 8 * n for n in range(1, size))][::-1])
+            orders[list(marshal.loads(marshal.dumps(constant))) == list(constant)] = constant
+    assert set(orders) == {True, False}, "no set that this could be tried with"
+    text = "x = [one for one in {" + ", ".join(map(str, [8, 0])) + "}]"
+    code = compiling.program_code(text)
+    sets = [one for one in code.co_consts if isinstance(one, frozenset)]
+    assert sets
+    crosses = all(list(marshal.loads(marshal.dumps(one))) == list(one) for one in sets)
+    assert bool(compile_worker.compiled(marshal.dumps(("", text, (), (), None)))) == crosses
+    assert not compile_worker._crosses(orders[False])
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", marshal.dumps(1), marshal.dumps((None, None))])
+def test_code_that_cannot_be_read_is_no_code(data: bytes) -> None:
+    assert compiling.load(data) is None
+
+
+def _done(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
