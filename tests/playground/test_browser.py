@@ -145,9 +145,9 @@ def test_a_task_is_chosen_and_the_next_one_followed(visit: Visit) -> None:
     tasks = page.locator("#task option").evaluate_all("all => all.map(one => one.value)")
     page.get_by_label("Task").select_option(tasks[2])
     page.wait_for_url("**task=**")
-    assert page.get_by_label("Task").input_value() == tasks[2]
+    sync_api.expect(page.get_by_label("Task")).to_have_value(tasks[2])
     page.get_by_role("link", name="Next").click()
-    assert page.get_by_label("Task").input_value() == tasks[3]
+    sync_api.expect(page.get_by_label("Task")).to_have_value(tasks[3])
     assert page.locator(".stages > li").count() >= 2
     browser.check()
 
