@@ -82,9 +82,11 @@ class Pool:
     came back.
     """
 
-    def __init__(self, jail: Jail, lanes: int, spares: int, recycle_runs: int) -> None:
+    def __init__(
+        self, jail: Jail, lanes: int, spares: int, recycle_runs: int, compile_ahead: bool = True
+    ) -> None:
         self.jail, self.lanes, self.spares, self.recycle_runs = jail, lanes, spares, recycle_runs
-        self.ahead = Ahead(jail.compiler)
+        self.ahead = Ahead(jail.compiler if compile_ahead else None)
         self.counts = Counts()
         self.sick = ""
         self.took: Callable[[float], None] = lambda seconds: None

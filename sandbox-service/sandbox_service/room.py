@@ -108,7 +108,8 @@ class Room:
 
     async def _stands(self, jail: Jail) -> str | None:
         """Warm and attack a jail. With None it is in force, else the reason why not."""
-        pool = Pool(jail, self.settings.lanes, self.settings.spares, self.settings.recycle_runs)
+        given = self.settings
+        pool = Pool(jail, given.lanes, given.spares, given.recycle_runs, given.compile_ahead)
         pool.took = self.admission.took
         try:
             await pool.start()

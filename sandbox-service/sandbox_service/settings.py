@@ -42,6 +42,10 @@ class SandboxSettings(ServiceSettings):
     )
     spares: int = Field(1, ge=0, le=16, description="warm lanes beside them, for those that die")
     recycle_runs: int = Field(1000, ge=1, le=1000, description="runs after which a lane is replaced")
+    compile_ahead: bool = Field(
+        True,
+        description="one process compiles what waits for a lane; without it each run compiles its own",
+    )
     queue_limit: int = Field(4000, ge=1, le=100_000, description="jobs that may wait; more are answered 429")
     queue_seconds: float = Field(
         120,

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import marshal
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox_service import ahead, compile_worker
+from sandbox_service.app import create_app
 from sandbox_service.inside import compiling
 from sandbox_service.run import Ended, Run
+from sandbox_service.settings import SandboxSettings
 from shared.wire import Limits
 
-from .conftest import Cell, make_jail
+from .conftest import Cell, make_jail, wait_ready
 
 LIMITS = Limits(cpu_s=2, wall_s=10, memory_mb=128, output_kb=64, file_mb=1, processes=8)
 PROGRAMS = {
@@ -156,6 +160,21 @@ def test_a_compiler_that_answers_what_was_not_asked_is_ended(tmp_path: Path) -> 
 
     assert _done(ask())
     assert not took
+
+
+@pytest.mark.parametrize("ahead_", [True, False])
+def test_the_setting_decides_and_the_metrics_say(live: Callable[[Any], str], ahead_: bool) -> None:
+    settings = SandboxSettings(jail="process", lanes=1, spares=0, compile_ahead=ahead_)
+    with httpx.Client(base_url=live(create_app(settings)), timeout=60) as client:
+        wait_ready(client)
+        time.sleep(0.5)  # the compiler starts beside the lanes
+        job = {"program": "output = [1, 2]", "preamble": "sequence_dsl"}
+        reply = client.post("/v1/execute", json={"jobs": [job] * 10})
+        assert [one["value"] for one in reply.json()["executions"]] == [
+            ["l", [["i", "0x1"], ["i", "0x2"]]]
+        ] * 10
+        counted = re.search(r"^sandbox_compiled_ahead (\S+)$", client.get("/metrics").text, re.MULTILINE)
+        assert counted and (float(counted[1]) > 0) == ahead_
 
 
 def test_without_an_interpreter_nothing_is_compiled_ahead() -> None:
