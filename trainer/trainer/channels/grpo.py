@@ -31,10 +31,12 @@ class RecordedTrainer(GRPOTrainer):
     """GRPOTrainer with our figures in its logs, and the seconds it samples.
 
     sample_s  seconds spent sampling since the step began
+    sampler   what draws completions where `sampling.py` can
     """
 
     recorder: StepRecorder
     sample_s = 0.0
+    sampler = staticmethod(sample)
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +79,7 @@ class RecordedTrainer(GRPOTrainer):
             gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
-            return sample(
+            return self.sampler(
                 model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
             ), None  # fmt: skip
