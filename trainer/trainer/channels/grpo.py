@@ -32,11 +32,13 @@ class RecordedTrainer(GRPOTrainer):
 
     sample_s  seconds spent sampling since the step began
     sampler   what draws completions where `sampling.py` can
+    share_beginnings  whether what completions begin with alike is computed once
     """
 
     recorder: StepRecorder
     sample_s = 0.0
     sampler = staticmethod(sample)
+    share_beginnings = False
 
     @property
     def checkpoints(self) -> Path:
@@ -100,7 +102,7 @@ class RecordedTrainer(GRPOTrainer):
             with self.accelerator.autocast():
                 found = distinct_log_probabilities(
                     model, input_ids, attention_mask, logits_to_keep, dtype=self.model.dtype,
-                    entropy=compute_entropy, passes=passes,
+                    entropy=compute_entropy, passes=passes, share=self.share_beginnings,
                 )  # fmt: skip
             return *found, None
         ids, mask, back = distinct(input_ids, attention_mask)

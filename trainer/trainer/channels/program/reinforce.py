@@ -32,6 +32,7 @@ class ProgramTrainer(RecordedTrainer):
     reward: ProgramReward
     screening: Screening | None = None
     sampler = staticmethod(sample_shared)
+    share_beginnings = True
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample and judge as GRPO does, then credit each line; what comes after a success is no action."""
