@@ -43,9 +43,9 @@ class ProgramTrainer(RecordedTrainer):
         batch: Batch = self.reward.taken[-1]
         ids, mask = out["completion_ids"], out["completion_mask"]
         batch.advantages = credited(batch.rollouts, self.config)
-        rows = [row[: int(kept.sum())].tolist() for row, kept in zip(ids, mask, strict=True)]
-        lines = [lines_of_tokens(row, self._text) for row in rows]
-        advantages, played = token_advantages(batch, lines, ids.shape)
+        rows = [tuple(row[: int(kept.sum())].tolist()) for row, kept in zip(ids, mask, strict=True)]
+        lines = {row: lines_of_tokens(row, self._text) for row in set(rows)}
+        advantages, played = token_advantages(batch, [lines[row] for row in rows], ids.shape)
         if not self._entropy_bonus_enabled and not self.beta:
             # What has no advantage, but for rounding, has no part in the gradient either: not to be computed
             # (and not in the logged entropy).
