@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sandbox_service.compile_worker import HEADER
+from sandbox_service.compile_worker import HEADER, longest
 from sandbox_service.judge_link import PYTHON_ENVIRONMENT
 from sandbox_service.run import Run
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 CPU_S = 0.2
 _LONGEST = 20_000  # characters of a program; a longer one compiles itself
 _WAITING_BYTES = 16 << 20  # of requests that are not answered
-_ANSWER_MAX = 4 << 20
 _RECYCLE = 20_000
 _AGAIN_S = 1.0  # between the deaths of two workers: who kills them wins nothing but the speed that is lost
 _SCRIPT = """
@@ -134,7 +133,7 @@ class _Pipe(asyncio.SubprocessProtocol):
         while len(self._buffer) - at >= size:
             number, length = HEADER.unpack_from(self._buffer, at)
             asked = self.unanswered.get(number)
-            if asked is None or length > _ANSWER_MAX:
+            if asked is None or length > longest(asked[0]):
                 log.warning(
                     "the compiler's answer %d of %d bytes was not asked for: it is ended", number, length
                 )

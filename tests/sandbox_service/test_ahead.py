@@ -35,6 +35,10 @@ PROGRAMS = {
     "a set": ("def f():\n    return [x for x in {'b', 8, 'a', 0, (1, 16), 24}]", ("f()",)),
     "too deep": ("x = " + "(" * 500 + ")" * 500, ("x",)),
     "no surrogate": ("def f():\n    return '\ud800'", ("f()",)),
+    "a byte": ("def f():\n    return b'a'\nx = b'abc'[:1]", ("f() is x",)),
+    "fewer digits": ("import sys\nsys.set_int_max_str_digits(640)", ("9" * 1000 + " % 7",)),
+    "another compile": ("import builtins\nbuiltins.compile = None", ("1",)),
+    "almost too deep": ("a = 1\nx = " + "-" * 2970 + "a", ("x", "-" * 2970 + "a")),
     "a line of its own": ("\n\n\ndef f():\n    raise ValueError(1)\nf()", ("f()",)),
 }
 
@@ -87,6 +91,15 @@ def test_a_run_that_waited_ends_as_one_that_did_not(lone: Cell) -> None:
     assert lone.pool.ahead.made == made + len(runs), "nothing was compiled ahead"
     for name, one, other in zip(PROGRAMS, alone, waited, strict=True):
         assert what_it_said(other) == what_it_said(one), name
+
+
+def test_a_set_is_in_the_same_order_whatever_else_has_its_members(lone: Cell) -> None:
+    warmed(lone)
+    sets = [f"'k{n}', {n + 97}, {n / 2 + 80.5}, {n + 300}.5, 'm{n}'" for n in range(60)]
+    programs = [(f"x = [{members}]", f"[one for one in {{{members}}}]") for members in sets]
+    runs = [Run(program, "", (call,), LIMITS) for program, call in programs]
+    alone = [what_it_said(lone.wait(lone.pool.run(run))) for run in runs]
+    assert [what_it_said(one) for one in together(lone, *runs)] == alone
 
 
 def test_setup_tests_beside_and_result_are_compiled_too(lone: Cell) -> None:
@@ -199,20 +212,24 @@ def test_what_the_compiler_leaves_to_the_run() -> None:
     assert compiled("x = 1", "x +") == b""
 
 
-def test_a_set_that_would_come_out_in_another_order_does_not_cross() -> None:
-    orders = {}
-    for size in range(2, 9):
-        for first in range(40):
-            constant = frozenset([first, *(first + 8 * n for n in range(1, size))][::-1])
-            orders[list(marshal.loads(marshal.dumps(constant))) == list(constant)] = constant
-    assert set(orders) == {True, False}, "no set that this could be tried with"
-    text = "x = [one for one in {" + ", ".join(map(str, [8, 0])) + "}]"
-    code = compiling.program_code(text)
-    sets = [one for one in code.co_consts if isinstance(one, frozenset)]
-    assert sets
-    crosses = all(list(marshal.loads(marshal.dumps(one))) == list(one) for one in sets)
-    assert bool(compile_worker.compiled(marshal.dumps(("", text, (), (), None)))) == crosses
-    assert not compile_worker._crosses(orders[False])
+def test_what_would_not_be_the_same_does_not_cross() -> None:
+    sets = [frozenset([0, 8]), frozenset([8, 0])]
+    assert list(sets[0]) != list(sets[1])
+    made = marshal.dumps((0, (sets[0],)))
+    assert sorted(compile_worker.crosses((0, (one,)), made) for one in sets) == [False, True]
+    assert not compile_worker.crosses((b"a",), marshal.dumps((b"a",)))
+    words = frozenset(["a", "b"])
+    assert not compile_worker.crosses((words,), marshal.dumps((words,)))
+    assert compile_worker.crosses((b"ab", "a"), marshal.dumps((b"ab", "a")))
+
+
+def test_code_that_is_much_longer_than_its_text_does_not_cross() -> None:
+    levels = range(9)
+    text = "".join(f"{' ' * n}try:x\n{' ' * n}finally:\n" for n in levels) + " " * 9 + "x;" * 200
+    assert len(marshal.dumps(compiling.program_code(text))) > 1000 * len(text)
+    assert compile_worker.compiled(marshal.dumps(("", text, (), (), None))) == b""
+    calls = tuple(f"f([{n}, {n}]) == {n}" for n in range(200))
+    assert compile_worker.compiled(marshal.dumps(("", "def f(x): return x", calls, (), None)))
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", marshal.dumps(1), marshal.dumps((None, None))])

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import NamedTuple
 
+_compile = compile  # a program may put anything in its place, and code made ahead would not notice
+
 
 class Codes(NamedTuple):
     """The code of one run: its setup, if it has one, its program, and its `texts`."""
@@ -23,7 +25,7 @@ class Codes(NamedTuple):
 
 def code(text: str, name: str, mode: str) -> CodeType:
     """Compile one text. Raises what `compile` raises."""
-    made: CodeType = compile(text, name, mode, dont_inherit=True)
+    made: CodeType = _compile(text, name, mode, dont_inherit=True)
     return made
 
 
