@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from sandbox_service.compile_worker import HEADER, longest
 from sandbox_service.judge_link import PYTHON_ENVIRONMENT
@@ -108,9 +109,8 @@ class _Pipe(asyncio.SubprocessProtocol):
         self._unsent: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self.transport = transport
-        self.input = transport.get_pipe_transport(0)
+        self.transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is none by its class
+        self.input = cast(asyncio.WriteTransport, self.transport.get_pipe_transport(0))
 
     def ask(self, body: bytes, take: Take) -> None:
         """Send one request; those of one turn of the loop cross together."""
@@ -124,7 +124,6 @@ class _Pipe(asyncio.SubprocessProtocol):
     def _send(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
         if not self.gone:
-            assert isinstance(self.input, asyncio.WriteTransport)
             self.input.write(data)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:

@@ -237,5 +237,26 @@ def test_code_that_cannot_be_read_is_no_code(data: bytes) -> None:
     assert compiling.load(data) is None
 
 
+def test_another_loop_has_transports_of_its_own_kind() -> None:
+    class Transport:  # uvloop's: neither is a subclass of asyncio's
+        written = b""
+
+        def get_pipe_transport(self, fd: int) -> Any:
+            return self
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+    async def ask() -> bytes:
+        transport: Any = Transport()
+        pipe = ahead._Pipe(ahead.Ahead(None))
+        pipe.connection_made(transport)
+        pipe.ask(b"abc", lambda code: None)
+        await asyncio.sleep(0)
+        return bytes(transport.written)
+
+    assert _done(ask()) == compile_worker.HEADER.pack(1, 3) + b"abc"
+
+
 def _done(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
