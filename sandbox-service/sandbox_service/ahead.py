@@ -53,13 +53,16 @@ class Ahead:
         self._next_start = 0.0
 
     def want(self, run: Run, take: Take) -> None:
-        """Have a run's texts compiled; `take` is called with the code, if and when it comes."""
-        if self.python is None or run.stdin is not None or len(run.program) > _LONGEST:
+        """Have a run's texts compiled; `take` is called with the code, if and when it comes.
+
+        Not those of a script, nor where tests run beside the program: they hold what is expected.
+        """
+        if self.python is None or run.stdin is not None or run.beside or len(run.program) > _LONGEST:
             return
         if self._pipe is None or self._pipe.gone:
             self.start()
         elif self._pipe.unanswered_bytes < _WAITING_BYTES:
-            texts = run.setup, run.program, run.calls, run.beside, run.result
+            texts = run.setup, run.program, run.calls, run.result
             self._pipe.ask(marshal.dumps(texts, 2), take)
 
     @property
@@ -142,7 +145,7 @@ class _Pipe(asyncio.SubprocessProtocol):
                 break
             del self.unanswered[number]
             self.unanswered_bytes -= asked[0]
-            self.ahead.made += 1
+            self.ahead.made += bool(length)
             asked[1](bytes(self._buffer[at + size : at + size + length]))
             at += size + length
         del self._buffer[:at]

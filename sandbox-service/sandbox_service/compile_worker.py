@@ -25,7 +25,8 @@ from typing import NoReturn
 from sandbox_service.inside import compiling
 from sandbox_service.judge_worker import lock
 
-# number of the request, length of what follows: by `marshal` a `Wanted`, back a `compiling.Codes` or nothing
+# number of the request, and length of what follows, both ways by `marshal`: setup, program, calls and result;
+# back a `compiling.Codes`, or nothing
 HEADER = struct.Struct("!QI")
 _KEPT = 2000  # characters of a call whose code is kept for the next program of its task
 # Nesting, and digits of an integer, from which on a run's own depth and settings decide whether it compiles.
@@ -67,9 +68,9 @@ def longest(asked: int) -> int:
 
 def compiled(body: bytes) -> bytes:
     """Return the code of a run's texts, by `marshal`; empty where the run itself is to compile them."""
-    setup, program, calls, beside, result = marshal.loads(body)
+    setup, program, calls, result = marshal.loads(body)
     try:
-        texts = compiling.texts(calls, beside, result)
+        texts = compiling.texts(calls, (), result)
         after = tuple(_text(index, text, mode) for index, (text, mode) in enumerate(texts))
         codes = _setup(setup), compiling.program_code(program), after
         made = marshal.dumps(codes)
@@ -82,11 +83,10 @@ _setup = functools.lru_cache(maxsize=16)(compiling.setup_code)
 
 
 def _text(index: int, text: str, mode: str) -> CodeType:
-    return (_short_text if len(text) <= _KEPT else _any_text)(index, text, mode)
+    return (_short_text if len(text) <= _KEPT else compiling.text_code)(index, text, mode)
 
 
-_any_text = compiling.text_code
-_short_text = functools.lru_cache(maxsize=4096)(_any_text)
+_short_text = functools.lru_cache(maxsize=4096)(compiling.text_code)
 
 
 def crosses(codes: object, made: bytes) -> bool:
