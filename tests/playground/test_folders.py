@@ -28,6 +28,15 @@ def aged(run: Run, seconds: float) -> None:
             os.utime(file, (time.time() - seconds,) * 2)
 
 
+@pytest.mark.parametrize("verb", ["metrics.jsonl", "summary.json", "evaluation.json", "controls.json"])
+def test_a_page_that_was_remembered_is_made_anew_when_a_verb_has_written(tmp_path: Path, verb: str) -> None:
+    run = begun(tmp_path, "a")
+    before = Folders(tmp_path).stamps("a")
+    assert Folders(tmp_path).stamps("a") == before
+    (run.folder / verb).write_text("{}", encoding="utf-8")
+    assert Folders(tmp_path).stamps("a") != before
+
+
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../secret", "/etc", "no-such", "logs", "n" * 300])
 def test_only_a_run_right_below_the_folder_can_be_named(tmp_path: Path, name: str) -> None:
     begun(tmp_path / "runs", "a")

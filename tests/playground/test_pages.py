@@ -208,6 +208,7 @@ def test_the_list_is_searched_and_cut_into_pages(serve: Serve, tmp_path: Path) -
     first, last = page.get("/").text, page.get("/", params={"page": 3}).text
     assert (first.count('<th scope="row">'), last.count('<th scope="row">')) == (50, 20)
     assert "page 1 of 3" in first and 'rel="next"' in first and 'rel="next"' not in last
+    assert page.get("/", params={"page": 99}).text == last
     found = page.get("/", params={"search": "RUN-00"}).text
     assert found.count('<th scope="row">') == 10
 

@@ -44,6 +44,13 @@ def test_what_the_demo_leaves_behind_names_no_service_that_is_gone(
         assert "http://127.0.0.1" not in (folder / name).read_text(encoding="utf-8"), name
 
 
+@pytest.mark.parametrize("flag", ["--max-steps", "--heldout-tasks"])
+def test_nothing_is_a_number_too_and_is_refused(flag: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["demo", "--runs", str(tmp_path), flag, "0"]) == 2
+    assert flag.removeprefix("--").replace("-", "_") in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_left_of_a_demo_is_said_as_commands_that_parse(tmp_path: Path, capsys: Any) -> None:
     folders = {seed: tmp_path / f"demo-seed{seed}" for seed in (1, 2, 3)}
     folders[1].mkdir()

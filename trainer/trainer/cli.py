@@ -33,7 +33,7 @@ VERBS = {
     "latent": ("trainer.cli_latent_send", "send a task as a latent message, or decode one"),
     "decode": ("trainer.cli_services", "have the decoder turn messages into programs"),
     "judge": ("trainer.cli_services", "have the sandbox judge a program"),
-    "serve": ("trainer.cli_services", "run the decoder or the sandbox service"),
+    "serve": ("trainer.cli_services", "run the decoder, the sandbox, or the lab's page"),
     "tasks": ("trainer.cli_tasks", "show the tasks of a data set"),
     "archive": ("trainer.cli_program", "compress a file into programs, by a trained coder"),
     "unarchive": ("trainer.cli_program", "restore the file from an archive"),

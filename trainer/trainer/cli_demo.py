@@ -38,7 +38,8 @@ def command(args: argparse.Namespace) -> int:
     returns  0; the code of the first part that failed; 130 after Ctrl-C
     """
     seeds = seeds_of(args.seeds)
-    flags = {name: getattr(args, name) for name in ("max_steps", "heldout_tasks") if getattr(args, name)}
+    given = {name: getattr(args, name) for name in ("max_steps", "heldout_tasks")}
+    flags = {name: value for name, value in given.items() if value is not None}
     config = resolve(TextConfig, [args.config], flags)
     refuse_inside_run(args.runs)
     check_text(config, 1)

@@ -35,7 +35,12 @@ def add_train_arguments(
     begins  what a run without --config begins with, for the help
     """
     add = parser.add_argument
-    add("channel", choices=[channel], help="which experiment")
+    add(
+        "channel",
+        type=_only(channel),
+        metavar="{text,program,latent}",
+        help="which experiment: it comes first",
+    )
     add("--config", type=Path, action="append", default=[], metavar="FILE",
         help=f"YAML settings; may be repeated, the last wins [{begins}]")  # fmt: skip
     add("--resume", type=Path, metavar="RUN", help="go on with a run from its last whole checkpoint")
@@ -45,6 +50,17 @@ def add_train_arguments(
     add_flags(parser, settings)
     parser.usage = f"%(prog)s {channel} [--config FILE] [--resume RUN] [--SETTING VALUE ...]"
     parser.set_defaults(parser=parser)
+
+
+def _only(channel: str) -> Callable[[str], str]:
+    """Return the type of a verb's first word, where the word has chosen among the verb's modules before."""
+
+    def take(word: str) -> str:
+        if word != channel:
+            raise argparse.ArgumentTypeError(f"{word!r}: take text, program or latent, right behind the verb")
+        return word
+
+    return take
 
 
 def add_unsaved(parser: argparse.ArgumentParser, *urls: str) -> None:

@@ -98,4 +98,4 @@ def closing(folders: Sequence[Path], seconds: float) -> None:
         found = Run(folder).read_json("summary.json")
         spent = sum(found["seconds"].values())
         print(f"{folder}: {spent:.0f} s; report: {folder / 'report.html'}", file=sys.stderr)
-    print(f"all of it: {seconds:.0f} s", file=sys.stderr)
+    print(f"all of it: {seconds:.0f} s; `psuedoptimal serve playground` shows the runs", file=sys.stderr)

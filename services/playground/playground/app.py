@@ -124,15 +124,15 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
     ) -> HTMLResponse:
         """The runs, the one that wrote last first."""
 
-        def read() -> tuple[list[RunCard], int]:
+        def read() -> dict[str, Any]:
             names = [name for name in folders.names() if search.lower() in name.lower()]
-            return [folders.card(name) for name in names[(page - 1) * PER_PAGE : page * PER_PAGE]], len(names)
+            last = max(1, -(-len(names) // PER_PAGE))
+            number = min(page, last)
+            cards = [folders.card(name) for name in names[(number - 1) * PER_PAGE : number * PER_PAGE]]
+            return {"cards": cards, "total": len(names), "number": number, "last": last}
 
-        (cards, total), states = await asyncio.gather(asyncio.to_thread(read), pages.rooms.states())
-        last = max(1, -(-total // PER_PAGE))
-        return pages.page(
-            "runs.html", cards=cards, total=total, search=search, number=page, last=last, rooms=states
-        )
+        found, states = await asyncio.gather(asyncio.to_thread(read), pages.rooms.states())
+        return pages.page("runs.html", search=search, rooms=states, **found)
 
     @app.get("/runs/{name}", response_class=HTMLResponse)
     async def watch(name: str) -> HTMLResponse:

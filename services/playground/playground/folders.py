@@ -21,6 +21,8 @@ from trainer.measure.folder import RunFolder, read_object
 from trainer.runs import LOCK, STEPPED
 
 T = TypeVar("T")
+# What is written of a run when its training is over, by whichever verb.
+MEASURED = ("summary.json", "evaluation.json", "controls.json")
 State = Literal["running", "finished", "stopped"]
 # A process in another container holds its lock unseen: a run that wrote so lately is taken for a running one.
 QUIET_S = 60.0
@@ -141,7 +143,7 @@ class Folders:
     def stamps(self, name: str) -> tuple[Stamp | None, ...]:
         """Return what changes when a run writes."""
         folder = self.path(name)
-        return tuple(stamp(folder / file) for file in (*STEPPED, "summary.json", "evaluation.json"))
+        return tuple(stamp(folder / file) for file in (*STEPPED, *MEASURED))
 
 
 def state_of(folder: Path, changed: float) -> State:

@@ -140,4 +140,4 @@ def _model(card: ModelCard) -> str:
 
 def _jail(found: Capabilities) -> str:
     held = sum(probe.held for probe in found.probes)
-    return f"jail {found.jail}, {held} of {len(found.probes)} attacks on it held off"
+    return f"jail {found.jail}, it stood {held} of {len(found.probes)} probes"

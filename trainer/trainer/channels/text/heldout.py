@@ -114,6 +114,14 @@ def better(new: Evaluation, old: Evaluation | None, target: float) -> bool:
     return (new.pass_rate, -new.tokens) > (old.pass_rate, -old.tokens)
 
 
+def kept(best: Evaluation, target: float) -> str:
+    """Say which step's weights are kept, and whether they are what the run was after."""
+    figures = f"pass {best.pass_rate:.3f}  tokens {best.tokens:.1f}"
+    if best.pass_rate >= target:
+        return f"kept: step {best.step}, the fewest tokens at a pass rate of {target} (validation: {figures})"
+    return f"kept: step {best.step}, for none reached a pass rate of {target} (validation: {figures})"
+
+
 def summary_of(
     trained: Evaluation, untrained: Evaluation, config: TextConfig, seconds: dict[str, float]
 ) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from trainer.channels.processes import join, patience_s
 from trainer.channels.text.callbacks import HeldOutTasks, Recorder
 from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.exchange import Exchange, check_generator
-from trainer.channels.text.heldout import Evaluation, evaluate, summary_of
+from trainer.channels.text.heldout import Evaluation, evaluate, kept, summary_of
 from trainer.channels.text.prompts import encoder_messages
 from trainer.channels.text.reward_function import CompressionReward
 from trainer.channels.text.student import Policy, Precision, load_policy, precision, quiet_libraries
@@ -124,6 +124,7 @@ def _summarise(
 ) -> dict[str, Any]:
     """Measure the best checkpoint on the test tasks and write summary.json."""
     assert untrained is not None and best is not None
+    say(kept(best, config.target_pass_rate))
     started = time.monotonic()
     student = load_student(run.best, base=config.student_source, precision=precision(config))
     found = evaluate(student, test, config, step=best.step, split="test").evaluation

@@ -1,0 +1,40 @@
+"""Which weights a text run keeps, and what it says of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.channels.text.heldout import Evaluation, better, kept
+
+TARGET = 0.9
+
+
+def at(step: int, pass_rate: float, tokens: float) -> Evaluation:
+    rest = {"compression": None, "invisible_rate": 0.0, "truncated_rate": 0.0}
+    fields = {"step": step, "split": "validation", "n": 100, "pass_rate": pass_rate, "tokens": tokens}
+    return Evaluation(**{name: {**rest, **fields}.get(name, 0) for name in Evaluation._fields})
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "wanted"),
+    [
+        ((0.9, 8.0), (1.0, 9.0), True),  # both reach it: the shorter one
+        ((1.0, 9.0), (0.9, 8.0), False),
+        ((0.9, 30.0), (0.89, 3.0), True),  # one reaches it
+        ((0.89, 3.0), (0.9, 30.0), False),
+        ((0.8, 30.0), (0.7, 3.0), True),  # none does: the surer one, then the shorter one
+        ((0.8, 3.0), (0.8, 4.0), True),
+    ],
+)
+def test_the_kept_weights_are_the_shortest_of_the_sure(
+    new: tuple[float, float], old: tuple[float, float], wanted: bool
+) -> None:
+    assert better(at(2, *new), at(1, *old), TARGET) is wanted
+    assert better(at(2, *new), None, TARGET)
+
+
+def test_a_run_that_missed_its_target_says_so() -> None:
+    assert kept(at(40, 0.946, 13.3), 0.96) == (
+        "kept: step 40, for none reached a pass rate of 0.96 (validation: pass 0.946  tokens 13.3)"
+    )
+    assert "step 280, the fewest tokens at a pass rate of 0.96" in kept(at(280, 0.96, 8.25), 0.96)
