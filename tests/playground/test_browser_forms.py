@@ -115,6 +115,27 @@ def test_what_was_typed_outlives_the_choice_of_a_task(visit: Visit) -> None:
     browser.check()
 
 
+@pytest.mark.parametrize("where", ["/playground", f"/runs/{NAME}/evolution"])
+def test_arrow_keys_go_through_the_choices_and_enter_takes_one(visit: Visit, where: str) -> None:
+    browser = visit()
+    page = browser.go(where)
+    options = page.locator("#task option").evaluate_all("all => all.map(one => one.value)")
+    task = page.get_by_label("Task")
+    task.focus()
+    first = options.index(task.input_value())
+    for _ in range(2):
+        page.keyboard.press("ArrowDown")
+    assert page.url == browser.url + where and task.input_value() == options[first + 2]
+    page.keyboard.press("Enter")
+    page.wait_for_url("**task=**")
+    sync_api.expect(task).to_have_value(options[first + 2])
+    sync_api.expect(task).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    sync_api.expect(task).to_have_value(options[first + 3])
+    browser.check()
+
+
 def test_without_a_script_what_was_typed_outlives_the_choice_of_a_task(visit: Visit) -> None:
     browser = visit(script=False)
     page = browser.go("/playground")

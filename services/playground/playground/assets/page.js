@@ -2,14 +2,40 @@
 // Everything it puts into the page was drawn and escaped by the server. Without it every page still works.
 "use strict";
 
-for (const field of document.querySelectorAll("[data-submits]")) {
-  field.addEventListener("change", () => {
-    const form = field.form;
-    if (!form.hasAttribute("data-talk")) return form.requestSubmit();
-    carry(form);
-    const asked = new URLSearchParams({ run: form.elements.run.value, task: form.elements.task.value });
-    location.assign(`/playground?${asked}`);
+for (const field of document.querySelectorAll("[data-submits]")) takesEffect(field);
+
+// A click chooses at once. Keys go through the choices one by one: Enter, or leaving the field, takes the last.
+function takesEffect(field) {
+  let keyed = false, changed = false;
+  const take = () => {
+    if (keyed) sessionStorage.setItem("focused", field.id);
+    choose(field);
+  };
+  field.addEventListener("pointerdown", () => { keyed = false; });
+  field.addEventListener("keydown", (event) => {
+    keyed = true;
+    if (event.key === "Enter" && changed) {
+      event.preventDefault();
+      take();
+    }
   });
+  field.addEventListener("change", () => {
+    changed = true;
+    if (!keyed) take();
+  });
+  field.addEventListener("blur", () => { if (keyed && changed) choose(field); });
+  if (sessionStorage.getItem("focused") === field.id) {
+    sessionStorage.removeItem("focused");
+    field.focus();
+  }
+}
+
+function choose(field) {
+  const form = field.form;
+  if (!form.hasAttribute("data-talk")) return form.requestSubmit();
+  carry(form);
+  const asked = new URLSearchParams({ run: form.elements.run.value, task: form.elements.task.value });
+  location.assign(`/playground?${asked}`);
 }
 
 // A page that is gone back to shows what it was made for, and so do its selects; what was typed stays typed.
