@@ -251,6 +251,8 @@ def candidates(settings: SandboxSettings) -> list[Jail]:
             jail.close()
             why = "; ".join(jail.weaknesses)
             reasons.append(f"here it would be `{jail.name}`, weaker than wanted: {why}")
+    for reason in reasons:
+        log.info("a jail is passed over: %s", reason)
     if not found:
         raise JailMissing(
             f"SANDBOX_JAIL={settings.jail!r}, SANDBOX_MIN_ISOLATION={settings.min_isolation!r}: "

@@ -20,7 +20,10 @@ PRECISIONS = ("fp32", "fp16", "int8", "int4")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the two parts of the way."""
     parts = parser.add_subparsers(dest="part", required=True, metavar="{send,decode}")
-    send = parts.add_parser("send", help="the student reads a task and writes a message file")
+    shape = argparse.RawDescriptionHelpFormatter
+    send = parts.add_parser(
+        "send", help="the student reads a task and writes a message file", formatter_class=shape
+    )
     send.add_argument("run", type=Path, metavar="RUN", help="a run folder of `train latent`")
     send.add_argument("--task", required=True, help="what the student reads; - reads it from stdin")
     send.add_argument(
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     send.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the numbers [fp32]")
     send.add_argument("--decode", action="store_true", help="have the teacher answer at once")
-    decode = parts.add_parser("decode", help="the teacher answers a message file")
+    decode = parts.add_parser("decode", help="the teacher answers a message file", formatter_class=shape)
     decode.add_argument("run", type=Path, metavar="RUN", help="the run whose teacher reads it")
     for part in (send, decode):
         part.add_argument("-o", "--file", type=Path, default=DEFAULT_FILE, help=f"[{DEFAULT_FILE}]")
@@ -36,11 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         part.add_argument("--decoder-url", "--decoder_url", action="append", metavar="URL",
                           help="else one is started")  # fmt: skip
         part.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.epilog = (
-        "example, after `psuedoptimal demo latent`:\n"
+    parser.epilog = send.epilog = (
+        "example, with a run of `psuedoptimal demo latent`:\n"
         "  psuedoptimal latent send runs/demo-latent-*-seed1 --decode \\\n"
         '      --task "Write a function to find the sum of the odd numbers from 1 to n." \\\n'
         '      --signature "def total(n):"'
+    )
+    decode.epilog = (
+        "example, behind `psuedoptimal latent send`:\n  psuedoptimal latent decode runs/demo-latent-*-seed1"
     )
 
 
