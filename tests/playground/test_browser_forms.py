@@ -96,6 +96,7 @@ def test_what_was_typed_outlives_the_choice_of_a_task(visit: Visit) -> None:
     scripted(page)
     assert page.get_by_label("Message").input_value() == f"{MESSAGE}\n" * 2000
     page.get_by_text("Yours are kept").wait_for()
+    assert page.evaluate("window.shift") == 0
     page.get_by_label("Task").select_option("")
     page.get_by_role("button", name="Have the student").wait_for(state="detached")
     scripted(page)
