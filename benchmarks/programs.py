@@ -20,7 +20,6 @@ from trl.trainer.utils import add_fused_lm_head
 
 from trainer.channels.packing import log_probabilities
 from trainer.channels.program.policy import Policy, load_policy, prompt_of
-from trainer.channels.program.sampling import sample_shared
 from trainer.channels.sampling import sample
 from trainer.config_program import ProgramConfig
 from trainer.tasks.sequences import generate
@@ -45,17 +44,9 @@ def by_generate(
 def by_sample(
     policy: Policy, prompts: list[list[int]], temperature: float = TEMPERATURE, max_tokens: int = MAX_TOKENS
 ) -> list[list[int]]:
-    """Sample as the text channel does."""
+    """Sample as our channels do."""
     return sample(
         policy.model, prompts, temperature=temperature, max_tokens=max_tokens, ends=policy.ends,
-        pad=policy.tokenizer.pad_token_id,
-    )  # fmt: skip
-
-
-def by_sharing(policy: Policy, prompts: list[list[int]]) -> list[list[int]]:
-    """Sample as the program channel does."""
-    return sample_shared(
-        policy.model, prompts, temperature=TEMPERATURE, max_tokens=MAX_TOKENS, ends=policy.ends,
         pad=policy.tokenizer.pad_token_id,
     )  # fmt: skip
 
@@ -82,13 +73,8 @@ def by_rows(model: Any, ids: Any, mask: Any, keep: int) -> Any:
 
 
 def by_packing(model: Any, ids: Any, mask: Any, keep: int) -> Any:
-    """Log-probabilities as the text channel computes them."""
-    return log_probabilities(model, ids, mask, keep, dtype=model.dtype, entropy=False)[0]
-
-
-def by_tree(model: Any, ids: Any, mask: Any, keep: int) -> Any:
     """Log-probabilities as the program channel computes them."""
-    return log_probabilities(model, ids, mask, keep, dtype=model.dtype, entropy=False, share=True)[0]
+    return log_probabilities(model, ids, mask, keep, dtype=model.dtype, entropy=False)[0]
 
 
 def compare(
@@ -128,10 +114,6 @@ def main() -> int:
             f"up to {length} bytes, sampled", ("generate", "sample"),
             (lambda p=prompts: by_generate(policy, p), lambda p=prompts: by_sample(policy, p)), args.rounds,
         )  # fmt: skip
-        compare(
-            f"up to {length} bytes, sampled", ("sample", "beginnings shared"),
-            (lambda p=prompts: by_sample(policy, p), lambda p=prompts: by_sharing(policy, p)), args.rounds,
-        )  # fmt: skip
         torch.manual_seed(0)
         ids, mask, keep = batch(policy, prompts, by_sample(policy, prompts))
 
@@ -144,10 +126,6 @@ def main() -> int:
         compare(
             f"up to {length} bytes, backward pass", ("one row each", "packed"),
             (lambda: backward(by_rows), lambda: backward(by_packing)), args.rounds,
-        )  # fmt: skip
-        compare(
-            f"up to {length} bytes, backward pass", ("packed", "beginnings shared"),
-            (lambda: backward(by_packing), lambda: backward(by_tree)), args.rounds,
         )  # fmt: skip
     return 0
 

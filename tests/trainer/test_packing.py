@@ -55,15 +55,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return rows, shown
 
 
-@pytest.mark.parametrize(
-    ("plain", "bf16", "share"),
-    [(True, False, False), (False, False, False), (True, True, False), (True, False, True)],
-)
-def test_figures_and_gradients_are_those_of_every_row(
-    build: Any, plain: bool, bf16: bool, share: bool
-) -> None:
+@pytest.mark.parametrize(("plain", "bf16"), [(True, False), (False, False), (True, True)])
+def test_figures_and_gradients_are_those_of_every_row(build: Any, plain: bool, bf16: bool) -> None:
     trainer = build(plain=plain, bf16=bf16)
-    trainer.share_beginnings = share
     rows, shown = batch()
     weight = torch.randn(len(rows), KEEP, generator=torch.Generator().manual_seed(0)) * shown[:, -KEEP:]
     found = []
@@ -87,7 +81,6 @@ def test_figures_and_gradients_are_those_of_every_row(
         # The prompts with the fewest tokens first; the one without any is left out.
         (True, 1, {}, [(1, 5), (1, 6), (1, 11)]),
         (True, 2, {}, [(3, 11)]),
-        (True, 1, {"share_beginnings": True}, [(1, 5), (1, 6), (1, 9)]),
         (False, 1, {}, [(6, 7)]),
         (False, 1, {"batch_size": 4}, [(4, 7), (2, 7)]),
         (True, 1, {"token_type_ids": torch.zeros(8, 7, dtype=torch.long)}, [(8, 7)]),
@@ -98,7 +91,6 @@ def test_what_is_the_same_is_computed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     trainer = build(plain=plain)
-    trainer.share_beginnings = more.pop("share_beginnings", False)
     monkeypatch.setattr(type(trainer.accelerator), "num_processes", processes)
     rows, shown = batch()
     seen: list[tuple[int, ...]] = []
@@ -128,23 +120,6 @@ def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
     b, t, group, column = (value.tolist() for value in packed.places)
     assert b == [0, 0, 0, 1, 1, 2] and t == [0, 1, 2, 0, 1, 0]
     assert group == [0, 0, 0, 0, 0, 1] and column == [1, 2, 3, 4, 5, 2]
-
-
-def test_a_beginning_that_packed_programs_share_is_there_once() -> None:
-    """7 8 9, 7 8 4 and 7 2: three columns for the first, one more for each of the others."""
-    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 4], [5, 6, 7, 2, 0]])
-    shown = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
-    packed = pack(ids, shown, 3, torch.float32, share=True)
-    assert packed.ids.tolist() == [[5, 6, 7, 8, 8, 7]]
-    assert packed.positions.tolist() == [[0, 1, 2, 3, 3, 2]]
-    assert packed.targets.tolist() == [[-100, 7, 8, 9, 4, 2]]
-    assert (packed.mask[0, 0] == 0).long().tolist() == [
-        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
-        [1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 0, 1],
-    ]  # fmt: skip
-    b, t, group, column = (value.tolist() for value in packed.places)
-    assert b == [0, 0, 0, 1, 1, 1, 2, 2] and t == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert group == [0] * 8 and column == [1, 2, 3, 1, 2, 4, 1, 5]
 
 
 def test_a_batch_of_which_nothing_is_shown_still_has_a_row() -> None:

@@ -31,14 +31,10 @@ class RecordedTrainer(GRPOTrainer):
     """GRPOTrainer with our figures in its logs, and the seconds it samples.
 
     sample_s  seconds spent sampling since the step began
-    sampler   what draws completions where `sampling.py` can
-    share_beginnings  whether what completions begin with alike is computed once
     """
 
     recorder: StepRecorder
     sample_s = 0.0
-    sampler = staticmethod(sample)
-    share_beginnings = False
 
     @property
     def checkpoints(self) -> Path:
@@ -81,7 +77,7 @@ class RecordedTrainer(GRPOTrainer):
             gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
-            return self.sampler(
+            return sample(
                 model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
                 ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
             ), None  # fmt: skip
@@ -102,7 +98,7 @@ class RecordedTrainer(GRPOTrainer):
             with self.accelerator.autocast():
                 found = distinct_log_probabilities(
                     model, input_ids, attention_mask, logits_to_keep, dtype=self.model.dtype,
-                    entropy=compute_entropy, passes=passes, share=self.share_beginnings,
+                    entropy=compute_entropy, passes=passes,
                 )  # fmt: skip
             return *found, None
         ids, mask, back = distinct(input_ids, attention_mask)

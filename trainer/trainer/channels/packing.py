@@ -8,11 +8,9 @@ most of a group's completions are the same: each is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 # What takes a mask of any form.
@@ -35,16 +33,13 @@ class Packed(NamedTuple):
     places: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def pack(
-    ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype, *, share: bool = False
-) -> Packed:
+def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) -> Packed:
     """Put the completions of one prompt, where they lie side by side, into one row.
 
     ids    [B, P + T] prompts and completions
     shown  [B, P + T], 1 for what is no padding; a completion of which nothing is shown is left out
     keep   T
     dtype  of the mask: the model's
-    share  whether a beginning that several completions have is there once, and not once for each
     """
     width = ids.shape[1] - keep
     rows = [
@@ -57,80 +52,45 @@ def pack(
     ]
     # Something always is computed: a step on several ranks has a backward pass on each.
     played = [row for row in rows if row[2]] or [(*rows[0][:2], [0])]
-    lines: list[_Line] = []
+    lines: list[tuple[list[int], list[int], list[int], list[int]]] = []
     places: list[tuple[int, int, int, int]] = []
     for group, (prompt, members) in enumerate(groupby(played, key=lambda row: row[0])):
-        line = _Line(prompt)
-        for _, b, columns in members:
-            found = line.add([int(ids[b, width + t]) for t in columns], share)
-            places += [(b, t, group, column) for t, column in zip(columns, found, strict=True)]
-        lines.append(line)
-    longest, device = max(len(line.tokens) for line in lines), ids.device
+        shared = len(prompt) - 1
+        tokens, at, part, target = list(prompt[:-1]), list(range(shared)), [0] * shared, [NO_LABEL] * shared
+        for number, (_, b, columns) in enumerate(members, 1):
+            completion = [int(ids[b, width + t]) for t in columns]
+            places += [(b, t, group, len(tokens) + i) for i, t in enumerate(columns)]
+            tokens += [prompt[-1], *completion[:-1]]
+            at += range(shared, shared + len(completion))
+            part += [number] * len(completion)
+            target += completion
+        lines.append((tokens, at, part, target))
+    longest, device = max(len(line[0]) for line in lines), ids.device
 
-    def filled(values: list[list[int]], value: int) -> torch.Tensor:
-        return torch.tensor([own + [value] * (longest - len(own)) for own in values], device=device)
+    def filled(which: int, value: int) -> torch.Tensor:
+        padded = [line[which] + [value] * (longest - len(line[which])) for line in lines]
+        return torch.tensor(padded, device=device)
 
-    sees = torch.zeros(len(lines), longest, longest, dtype=torch.bool)
-    for group, line in enumerate(lines):
-        sees[group, : len(line.tokens), : len(line.tokens)] = torch.from_numpy(line.sees())
-    mask = torch.zeros(sees.shape, dtype=dtype, device=device)
-    mask.masked_fill_(~sees.to(device), torch.finfo(dtype).min)
+    parts = filled(2, -1)
+    sees = (parts[:, None] == parts[..., None]) | (parts[:, None] == 0)
+    sees &= torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    mask = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(~sees, torch.finfo(dtype).min)
     where = torch.tensor(places, device=device).T
     return Packed(
-        filled([line.tokens for line in lines], 0), filled([line.positions for line in lines], 0),
-        filled([line.targets for line in lines], NO_LABEL), mask[:, None],
+        filled(0, 0), filled(1, 0), filled(3, NO_LABEL), mask[:, None],
         (where[0], where[1], where[2], where[3]),
     )  # fmt: skip
 
 
-class _Line:
-    """A prompt and its completions as they are packed: each column is a token, and what comes next there.
-
-    before  [N] the column that each one goes on from; -1 for the first
-    """
-
-    def __init__(self, prompt: Sequence[int]) -> None:
-        self.last, self.shared = prompt[-1], len(prompt) - 1
-        self.tokens, self.positions = list(prompt[:-1]), list(range(self.shared))
-        self.targets = [NO_LABEL] * self.shared
-        self.before = list(range(-1, self.shared - 1))
-        self._known: dict[tuple[int, int], int] = {}
-
-    def add(self, completion: Sequence[int], share: bool) -> list[int]:
-        """Return the column [T] of each token of a completion, new or there already."""
-        at, columns = self.shared - 1, []
-        for t, (token, target) in enumerate(zip([self.last, *completion], completion, strict=False)):
-            column = self._known.get((at, target)) if share else None
-            if column is None:
-                column = self._known[at, target] = len(self.tokens)
-                self.tokens.append(token)
-                self.positions.append(self.shared + t)
-                self.targets.append(target)
-                self.before.append(at)
-            at = column
-            columns.append(column)
-        return columns
-
-    def sees(self) -> Any:
-        """Return [N, N], true where row i may look at column j: itself and what it goes on from."""
-        found = np.eye(len(self.tokens), dtype=bool)
-        for row, before in enumerate(self.before):
-            if before >= 0:
-                found[row] |= found[before]
-        return found
-
-
 def log_probabilities(
-    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool,
-    share: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return each completion token's log-probability, and its distribution's entropy, both [B, T]; 0 where
     nothing is shown.
 
     model    with TRL's fused head: `shift_labels` in, `log_probs` and `entropy` out
-    share    as for `pack`
     """
-    packed = pack(ids, shown, keep, dtype, share=share)
+    packed = pack(ids, shown, keep, dtype)
     found = model(
         input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions,
         shift_labels=packed.targets, fused_lm_head=True,
@@ -151,11 +111,10 @@ def distinct(ids: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torc
 
 def distinct_log_probabilities(
     model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool,
-    passes: int, share: bool = False,
+    passes: int,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
     """Return what `log_probabilities` does, each distinct row computed once.
 
-    share   as for `pack`
     passes  at most so many, each of prompts whose completions are about as long together: less is padding
     """
     ids, shown, back = distinct(ids, shown)
@@ -167,7 +126,7 @@ def distinct_log_probabilities(
         torch.isin(prompt, some).nonzero()[:, 0] for some in order.tensor_split(min(passes, len(order)))
     ]
     found = [
-        log_probabilities(model, ids[rows], shown[rows], keep, dtype=dtype, entropy=entropy, share=share)
+        log_probabilities(model, ids[rows], shown[rows], keep, dtype=dtype, entropy=entropy)
         for rows in places
     ]
     back = torch.argsort(torch.cat(places))[back]

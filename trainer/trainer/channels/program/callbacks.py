@@ -65,8 +65,7 @@ class Recorder(StepRecorder):
 class HeldOutSequences(HeldOutCallback):
     """One greedy program for each validation sequence, every eval_freq epochs.
 
-    The best is the one with the fewest bits where every sequence is sent by itself: what its programs save is
-    then the same whatever the others are.
+    The best is the one with the fewest bits, failed sequences paid for as they are.
     """
 
     first_counts = True
@@ -87,11 +86,7 @@ class HeldOutSequences(HeldOutCallback):
         )
 
     def is_better(self, new: Evaluation) -> bool:
-        if self.best is None:
-            return True
-        if new.bits_alone is None or self.best.bits_alone is None:
-            return new.bits_per_sequence < self.best.bits_per_sequence
-        return new.bits_alone < self.best.bits_alone
+        return self.best is None or new.bits_per_sequence < self.best.bits_per_sequence
 
     def record(self, run: Run, found: HeldOut, best: bool) -> None:
         new = found.evaluation

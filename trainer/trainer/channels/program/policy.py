@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from trainer.channels.program.prompts import policy_messages
-from trainer.channels.program.sampling import sample_shared
+from trainer.channels.sampling import sample
 from trainer.channels.text.student import Precision, precision
 from trainer.config import ConfigError
 from trainer.config_program import STARTER, Model
@@ -21,12 +21,11 @@ BATCH = 128
 
 
 class Policy(NamedTuple):
-    """A model that writes programs, its tokenizer, and what samples from it."""
+    """A model that writes programs, and its tokenizer."""
 
     model: Any
     tokenizer: Any
     precision: Precision
-    sampler: Callable[..., list[list[int]]] = sample_shared
 
     @property
     def ends(self) -> list[int]:
@@ -112,7 +111,7 @@ def write_programs(
             torch.manual_seed(seed)
             for start in range(0, len(order), per_pass):
                 places = order[start : start + per_pass]
-                found = policy.sampler(
+                found = sample(
                     model, [encoded[i] for i in places for _ in range(each)], temperature=temperature,
                     max_tokens=max_tokens, ends=policy.ends, pad=tokenizer.pad_token_id,
                 )  # fmt: skip
