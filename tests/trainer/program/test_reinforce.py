@@ -197,24 +197,28 @@ def test_nothing_after_a_success_is_credited_and_all_of_a_failure_is() -> None:
 
 
 def test_sorting_and_trimming_a_batch_lose_nothing() -> None:
+    """Twelve rows of six prompts in three parts, shuffled as TRL shuffles them."""
     torch.manual_seed(0)
+    mask = (torch.arange(9) < torch.randint(1, 7, (12, 1))).long()
+    shown = (torch.arange(5) >= torch.randint(1, 4, (6, 1))).long().repeat_interleave(2, 0)
+    prompts = torch.randint(1, 99, (6, 5)).repeat_interleave(2, 0)
+    programs, advantages = torch.randint(1, 99, (12, 9)), torch.rand(12, 9)
     parts = []
-    for _ in range(3):
-        mask = (torch.arange(9) < torch.randint(1, 7, (4, 1))).long()
-        shown = (torch.arange(5) >= torch.randint(1, 4, (4, 1))).long()
+    for rows in torch.randperm(12).view(3, 4):
         parts.append({
-            "prompt_ids": torch.randint(1, 99, (4, 5)) * shown, "prompt_mask": shown,
-            "completion_ids": torch.randint(1, 99, (4, 9)) * mask, "completion_mask": mask,
-            "advantages": torch.rand(4, 9) * mask, "num_items_in_batch": torch.tensor(7.0), "other": None,
+            "prompt_ids": (prompts * shown)[rows], "prompt_mask": shown[rows],
+            "completion_ids": (programs * mask)[rows], "completion_mask": mask[rows],
+            "advantages": (advantages * mask)[rows], "num_items_in_batch": torch.tensor(7.0), "other": None,
         })  # fmt: skip
-    ordered = by_length(parts, 2)
-    rows = lambda some: sorted(tuple(r) for part in some for r in part["completion_ids"].tolist())  # noqa: E731
-    assert rows(ordered) == rows(parts)
+    ordered = by_length(parts)
 
-    def groups(some: list[dict[str, Any]]) -> set[str]:
-        return {str(part["completion_ids"][i : i + 2].tolist()) for part in some for i in (0, 2)}
+    def together(some: list[dict[str, Any]], *keys: str) -> list[tuple[float, ...]]:
+        return [tuple(torch.cat([part[key][i] for key in keys]).tolist()) for part in some for i in range(4)]
 
-    assert groups(ordered) == groups(parts)
+    everything = ("prompt_ids", "completion_ids", "completion_mask", "advantages")
+    assert sorted(together(ordered, *everything)) == sorted(together(parts, *everything))
+    of = together(ordered, "prompt_ids", "prompt_mask")
+    assert of[::2] == of[1::2] and len(set(of)) == 6
     tokens = [part["completion_mask"].sum(1) + part["prompt_mask"].sum(1) for part in ordered]
     lengths = torch.cat(tokens).view(-1, 2).sum(1).tolist()
     assert lengths == sorted(lengths)

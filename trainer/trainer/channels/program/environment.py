@@ -131,12 +131,17 @@ async def judge(
     returns    rollouts [N]; each is cut at its first success
     raises     NoAnswer, RequestRefused: without every output there is no rollout
     """
-    played = [prefixes(text, rules.max_steps) for text in texts]
-    outputs = iter(await executor.run([prefix for some in played for _, prefix in some]))
-    return [
-        _rollout(tuple(sequence), text, [(end, prefix, next(outputs)) for end, prefix in some], rules)
-        for sequence, text, some in zip(sequences, texts, played, strict=True)
-    ]
+    games = [(tuple(sequence), text) for sequence, text in zip(sequences, texts, strict=True)]
+    # A settled policy writes the same program again and again.
+    played = {game: prefixes(game[1], rules.max_steps) for game in dict.fromkeys(games)}
+    outputs = iter(await executor.run([prefix for some in played.values() for _, prefix in some]))
+    found = {
+        (sequence, text): _rollout(
+            sequence, text, [(end, prefix, next(outputs)) for end, prefix in some], rules
+        )
+        for (sequence, text), some in played.items()
+    }
+    return [found[game] for game in games]
 
 
 def _rollout(

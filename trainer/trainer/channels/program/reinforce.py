@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainer.channels.grpo import RecordedTrainer
+from trainer.channels.packing import distinct
 from trainer.channels.program.credit import line_advantages, lines_of_tokens
 from trainer.channels.program.environment import Rollout
 from trainer.channels.program.reward_function import Batch, ProgramReward
@@ -39,9 +40,9 @@ class ProgramTrainer(RecordedTrainer):
         batch: Batch = self.reward.taken[-1]
         ids, mask = out["completion_ids"], out["completion_mask"]
         batch.advantages = credited(batch.rollouts, self.config)
-        rows = [row[: int(kept.sum())].tolist() for row, kept in zip(ids, mask, strict=True)]
-        lines = [lines_of_tokens(row, self._text) for row in rows]
-        advantages, played = token_advantages(batch, lines, ids.shape)
+        rows = [tuple(row[: int(kept.sum())].tolist()) for row, kept in zip(ids, mask, strict=True)]
+        lines = {row: lines_of_tokens(row, self._text) for row in set(rows)}
+        advantages, played = token_advantages(batch, [lines[row] for row in rows], ids.shape)
         if not self._entropy_bonus_enabled and not self.beta:
             # What has no advantage, but for rounding, has no part in the gradient either: not to be computed
             # (and not in the logged entropy).
@@ -57,7 +58,7 @@ class ProgramTrainer(RecordedTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is before or self._buffered_inputs is None:
             return inputs
-        self._buffered_inputs = by_length(self._buffered_inputs, self.num_generations)
+        self._buffered_inputs = by_length(self._buffered_inputs)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
@@ -69,14 +70,16 @@ class ProgramTrainer(RecordedTrainer):
         )
 
 
-def by_length(parts: list[dict[str, Any]], group: int) -> list[dict[str, Any]]:
-    """Return the same rows in as many parts of the same size, the groups with the fewest tokens in the first.
-
-    group  rows of one prompt, side by side; they stay so
+def by_length(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the same rows in as many parts of the same size, those of one prompt side by side, the prompts
+    with the fewest tokens first. TRL has shuffled them, and what is alike is computed once within a part.
     """
-    sizes = torch.cat([part["prompt_mask"].sum(1) + part["completion_mask"].sum(1) for part in parts])
-    groups = torch.argsort(sizes.view(-1, group).sum(1), stable=True)
-    order = torch.arange(len(sizes), device=sizes.device).view(-1, group)[groups].flatten()
+    ids, shown, played = (
+        torch.cat([part[key] for part in parts]) for key in ("prompt_ids", "prompt_mask", "completion_mask")
+    )
+    *_, prompt = distinct(ids, shown)
+    tokens = shown.new_zeros(int(prompt.max()) + 1).index_add(0, prompt, shown.sum(1) + played.sum(1))
+    order = torch.argsort(tokens[prompt] * len(tokens) + prompt, stable=True)
     size = len(parts[0]["completion_mask"])
     sorted_parts: list[dict[str, Any]] = [dict(part) for part in parts]
     for key, value in parts[0].items():
