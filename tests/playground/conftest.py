@@ -133,11 +133,16 @@ class Visit:
     def shot(self, name: str) -> None:
         self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
 
+    def fits(self) -> bool:
+        """Nothing scrolls sideways, once the page's style is there: a form's answer may be a new page."""
+        self.page.wait_for_load_state()
+        return bool(self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
     def check(self) -> None:
         """No error on the console, no request but to the server itself, no sideways scrolling, no shift."""
         assert not self.errors
         assert {urlsplit(url).netloc for url in self.asked} == {urlsplit(self.url).netloc}
-        assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert self.fits()
         assert self.page.evaluate("window.hit === undefined")
 
 

@@ -39,7 +39,7 @@ def test_a_refused_form_leaves_the_console_empty_and_fits(visit: Visit, width: i
         page.get_by_role("button", name="Send").click()
         sync_api.expect(page.locator(".path .problem h2")).to_contain_text(title)
         assert page.get_by_label("Message").input_value() == message
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), title
+        assert browser.fits(), title
     browser.shot(f"refused-{width}-{'light' if script else 'no-script'}")
     assert not browser.errors
 
