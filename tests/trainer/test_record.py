@@ -33,6 +33,21 @@ def test_a_steps_figures_are_means_over_its_messages() -> None:
     assert (row["verdict/passed"], row["verdict/truncated"]) == (0.5, 0.25)
 
 
+def test_anchors_have_figures_of_their_own() -> None:
+    """One helped where all else failed, one was not needed, one failed."""
+    own = [episode("failed", 4, -1.0), episode("passed", 6, 2.0)._replace(task_id="t/2")]
+    anchors = [
+        episode("passed", 30, 2.0)._replace(anchor=True),
+        episode("passed", 30, 2.0)._replace(task_id="t/2", anchor=True),
+        episode("failed", 30, -1.0)._replace(task_id="t/3", anchor=True),
+    ]
+    row = step_row([Batch(own + anchors)])
+    assert (row["pass_rate"], row["message/tokens"], row["reward/mean"]) == (0.5, 5.0, 0.5)
+    assert row["anchor/pass_rate"] == pytest.approx(2 / 3)
+    assert row["anchor/used"] == pytest.approx(1 / 3)
+    assert "anchor/used" not in step_row([Batch(own)])
+
+
 def test_a_step_that_reuses_messages_has_no_figures() -> None:
     assert step_row([]) == {}
 

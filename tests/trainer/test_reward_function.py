@@ -77,6 +77,17 @@ def test_a_passing_message_earns_ten_times_the_compression_and_a_failing_one_min
     assert outcomes(reward)[:2] == ["passed", "failed"]
 
 
+def test_an_anchor_earns_only_where_the_others_of_its_group_fail(rooms: Any, tokenizer: Any) -> None:
+    reward = make(rooms, tokenizer, reward="relative", multiplier=1.5)
+    reward.anchors = frozenset({2, 5})
+    long = "def f(x): return 2*x if x else 0"
+    found = call(reward, [PASSES, FAILS, long, FAILS, "no", long.replace("2*", "3*")], [0, 0, 0, 1, 1, 1])
+    assert found == [1.5, -1.5, 0.0, -1.5, -1.5, 1.5]
+    assert reward.idle == [False, False, True, False, False, False]
+    [batch] = reward.take()
+    assert [episode.anchor for episode in batch.episodes] == [False, False, True] * 2
+
+
 def test_the_same_message_is_judged_by_each_tasks_own_tests(rooms: Any, tokenizer: Any) -> None:
     reward = make(rooms, tokenizer)
     call(reward, [PASSES, PASSES, PASSES], [0, 1, 0])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.channels.text.rewards import Judged, score
+from trainer.channels.text.rewards import Judged, score, without_idle
 from trainer.config_text import Reward
 
 
@@ -85,3 +85,14 @@ def test_no_message_is_rewarded_with_infinity_or_nan() -> None:
 def test_arrays_that_make_no_sense_are_refused(judged: Judged) -> None:
     with pytest.raises(ValueError):
         rewards(judged)
+
+
+def test_an_anchor_counts_only_where_nothing_else_of_its_group_passed() -> None:
+    """Three groups of three, the last of each an anchor: one that passes too, the only one, a failure."""
+    rewards = np.array([2.0, -1.0, 9.0, -1.0, -1.0, 9.0, -1.0, -3.0, -5.0])
+    passed = [True, False, True, False, False, True, False, False, False]
+    found, idle = without_idle(rewards, passed, [False, False, True] * 3, [4, 4, 4, 7, 7, 7, 5, 5, 5])
+    assert found.tolist() == [2.0, -1.0, 0.5, -1.0, -1.0, 9.0, -1.0, -3.0, -2.0]
+    assert idle == [False, False, True, False, False, False, False, False, True]
+    for group in (found[:3], found[6:]):
+        assert group[2] - group.mean() == 0 and group.mean() == group[:2].mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -110,3 +112,49 @@ def test_an_adapter_changes_nothing_about_that(model: torch.nn.Module) -> None:
     from peft import LoraConfig, get_peft_model
 
     assert attends_plainly(get_peft_model(model, LoraConfig(target_modules="all-linear")))
+
+
+def test_between_two_models_each_token_is_drawn_from_their_weighted_geometric_mean(
+    model: torch.nn.Module,
+) -> None:
+    torch.manual_seed(8)
+    other = copy.deepcopy(model)
+    for weights in other.parameters():
+        weights.data += 0.3 * torch.randn_like(weights)
+    n, prompt, share = 4000, PROMPTS[2], torch.cat([torch.zeros(4000), torch.full((4000,), 0.6)])
+    found = sample(
+        model, [prompt] * 2 * n, temperature=1.0, max_tokens=2, ends=[END], pad=PAD, other=other, share=share
+    )
+    with torch.no_grad():
+        rows = torch.tensor([[*prompt, token] for token in range(SIZE)])
+        near, far = (
+            torch.cat([m(torch.tensor([prompt])).logits[:, -1], m(rows).logits[:, -1]]).log_softmax(-1)
+            for m in (model, other)
+        )
+    for part, weight in ((found[:n], 0.0), (found[n:], 0.6)):
+        seconds = torch.zeros(SIZE)
+        for program in part:
+            if len(program) == 2:
+                seconds[program[1]] += 1 / n
+        drawn = ((1 - weight) * near + weight * far).softmax(-1)
+        first = drawn[0].clone()
+        first[END] = 0
+        wanted = first @ drawn[1:]
+        error = (wanted * (1 - wanted) / n).sqrt()
+        assert ((seconds - wanted).abs() <= 5 * error + 1e-4).all(), weight
+
+
+def test_programs_between_two_models_end_alone_and_keep_their_own_share(model: torch.nn.Module) -> None:
+    """Rows leave as they end: the share has to leave with them."""
+    torch.manual_seed(8)
+    other = copy.deepcopy(model)
+    for weights in other.parameters():
+        weights.data += 0.3 * torch.randn_like(weights)
+    prompts = [prompt for prompt in PROMPTS for _ in range(2)]
+    found = sample(
+        model, prompts, temperature=0, max_tokens=40, ends=[END], pad=PAD, other=other,
+        share=torch.tensor([0.0, 1.0] * len(PROMPTS)),
+    )  # fmt: skip
+    assert found[::2] == [generated(model, prompt, 40) for prompt in PROMPTS]
+    assert found[1::2] == [generated(other, prompt, 40) for prompt in PROMPTS]
+    assert found[::2] != found[1::2] and len({len(program) for program in found}) > 2

@@ -47,7 +47,9 @@ def command(args: argparse.Namespace) -> int:
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
     students = {args.runs / f"demo-{stamp}-seed{seed}": Trained(seed) for seed in seeds}
     logs = args.runs / f"demo-{stamp}-logs"
-    with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as found:
+    with services(
+        logs, config.generator_model, config.decoder_url, config.sandbox_url, config.decoders
+    ) as found:
         decoder, sandbox = found
         settings = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         # The services of the demo end with it: what it leaves behind does not name them.

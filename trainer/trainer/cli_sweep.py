@@ -166,7 +166,10 @@ def _carry_out(trials: list[Trial], logs: Path) -> int:
     """Train and evaluate what is missing, one run after the other; return the first code that is not 0."""
     config, started = trials[0].config, time.monotonic()
     todo = [trial for trial in trials if not trial.is_done]
-    with services(logs, config.generator_model, config.decoder_url, config.sandbox_url) as (decoder, sandbox):
+    with services(logs, config.generator_model, config.decoder_url, config.sandbox_url, config.decoders) as (
+        decoder,
+        sandbox,
+    ):
         own = [f"{room}_url" for room in ("decoder", "sandbox") if not getattr(config, f"{room}_url")]
         unsaved = ["--unsaved", *own] if own else []
         for place, trial in enumerate(todo):

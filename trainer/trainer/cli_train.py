@@ -77,7 +77,9 @@ def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[s
 
 
 def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
-    with services(folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
+    with services(
+        folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url, config.decoders
+    ) as urls:
         from trainer.channels.text.trainer import train
 
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})

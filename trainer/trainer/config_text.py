@@ -104,6 +104,11 @@ class Rollouts(Section):
     )
     # Logits over it must stay finite in float16, which ends at 65504.
     temperature: float = Field(1.0, ge=0.01, le=10, description="of the student while it trains")
+    anchor_rate: float = Field(
+        0.0, ge=0, le=1,
+        description="share of the steps in which each group's last message is drawn between the student as "
+        "it is and as it was untrained; it counts where no other of its group passes",
+    )  # fmt: skip
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1 is off")
     top_k: int = Field(0, ge=0, description="sample from the k likeliest; 0 is off")
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"] = Field(
@@ -185,6 +190,9 @@ class Services(Section):
 
     decoder_url: list[ServiceUrl] | None = Field(None, description="decoder services")
     sandbox_url: list[ServiceUrl] | None = Field(None, description="sandbox services")
+    decoders: int = Field(
+        1, ge=1, le=64, description="decoders that are started without a URL; each batch is split over them"
+    )
     decoder_token_file: Path | None = Field(None, description="file with the decoder's bearer token")
     sandbox_token_file: Path | None = Field(None, description="file with the sandbox's bearer token")
     max_program_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")

@@ -220,16 +220,20 @@ def _die_with_parent() -> None:
 
 @contextlib.contextmanager
 def services(
-    logs: Path, generator_model: str | None, decoder_url: list[str] | None, sandbox_url: list[str] | None
-) -> Iterator[tuple[list[str], list[str]]]:
+    logs: Path, generator_model: str | None, decoder_url: list[str] | None, sandbox_url: list[str] | None,
+    decoders: int = 1,
+) -> Iterator[tuple[list[str], list[str]]]:  # fmt: skip
     """Give the URLs of both services, starting those that are not given.
 
+    decoders  how many decoders are started; a batch is split over them
     raises   Unavailable if one that is started does not come up
     """
     with contextlib.ExitStack() as stack:
         started = []
         if not decoder_url:
-            started.append(Service("decoder", logs / "decoder.log", decoder_environment(generator_model)))
+            own = decoder_environment(generator_model)
+            names = ["decoder.log", *(f"decoder-{number}.log" for number in range(2, decoders + 1))]
+            started += [Service("decoder", logs / name, own) for name in names]
         if not sandbox_url:
             started.append(Service("sandbox", logs / "sandbox.log"))
         for service in started:
@@ -237,5 +241,5 @@ def services(
             service.start()
         for service in started:
             service.wait_ready()
-        made = {service.room: [service.url] for service in started}
+        made = {room: [one.url for one in started if one.room == room] for room in ("decoder", "sandbox")}
         yield decoder_url or made["decoder"], sandbox_url or made["sandbox"]

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import inspect
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,24 @@ class RecordedTrainer(GRPOTrainer):
 
     def _sampled(self, prompt_ids: Any, *more: Any, **named: Any) -> Any:
         """Return completions' token ids and log-probabilities (or None): by `sampling.py` where it can."""
-        if not (self._draws_plainly() and attends_plainly(self.accelerator.unwrap_model(self.model))):
+        if not self.draws_plainly():
             return super()._generate_single_turn(prompt_ids, *more, **named)
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator,
             gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model, self._dist.summon_full_params(self.model_wrapped, recurse=False):  # fmt: skip
-            return sample(
-                model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
-                ends=self.eos_token_ids, pad=self.processing_class.pad_token_id,
-            ), None  # fmt: skip
+            return self._drawn(model, prompt_ids), None
+
+    def _drawn(self, model: Any, prompt_ids: Sequence[list[int]], **between: Any) -> list[list[int]]:
+        """Return a completion's token ids for each prompt.
+
+        between  `other` and `share`, as `sample` takes them
+        """
+        return sample(
+            model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
+            ends=self.eos_token_ids, pad=self.processing_class.pad_token_id, **between,
+        )  # fmt: skip
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *more: Any,
@@ -107,12 +115,13 @@ class RecordedTrainer(GRPOTrainer):
         )
         return logps[back], None if entropies is None else entropies[back], None
 
-    def _draws_plainly(self) -> bool:
-        """Whether completions are drawn by temperature alone, in this process."""
+    def draws_plainly(self) -> bool:
+        """Whether completions are drawn by temperature alone, in this process, from a plain model."""
         args = self.args
         changed = args.top_p != 1 or args.top_k or args.min_p or args.repetition_penalty != 1
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.tools
-        return not (changed or elsewhere or args.generation_kwargs or args.cache_implementation)
+        other = changed or elsewhere or args.generation_kwargs or args.cache_implementation
+        return not other and attends_plainly(self.accelerator.unwrap_model(self.model))
 
 
 def attends_plainly(model: Any) -> bool:

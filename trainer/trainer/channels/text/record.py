@@ -28,9 +28,11 @@ def step_row(batches: Sequence[Batch]) -> dict[str, Any]:
 
     returns  {} for a step that reused an earlier step's messages
     """
-    episodes = [episode for batch in batches for episode in batch.episodes]
-    if not episodes:
+    sampled = [episode for batch in batches for episode in batch.episodes]
+    if not sampled:
         return {}
+    episodes = [episode for episode in sampled if not episode.anchor]
+    anchors = [episode for episode in sampled if episode.anchor]
     row: dict[str, Any] = {
         "message/tokens": fmean(e.tokens for e in episodes),
         "message/distinct": len({e.message for e in episodes}) / len(episodes),
@@ -42,6 +44,10 @@ def step_row(batches: Sequence[Batch]) -> dict[str, Any]:
         "ratio": fmean(e.reference_tokens / max(1, e.tokens) for e in episodes),
         "pass_rate_by_family": by_family(episodes),
     }
+    if anchors:
+        learnt = {e.task_id for e in episodes if e.passed}
+        row["anchor/pass_rate"] = fmean(e.passed for e in anchors)
+        row["anchor/used"] = fmean(e.passed and e.task_id not in learnt for e in anchors)
     for outcome in sorted({e.outcome for e in episodes}):
         row[f"verdict/{outcome}"] = sum(e.outcome == outcome for e in episodes) / len(episodes)
     return row

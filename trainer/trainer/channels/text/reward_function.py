@@ -15,7 +15,7 @@ from shared.errors import NoAnswer, RequestRefused
 from shared.wire import MAX_TEXT
 from trainer.channels.text.controllers import Controller
 from trainer.channels.text.exchange import Exchange, Outcomes, TaskRefused, patiently, unless_stopped
-from trainer.channels.text.rewards import Judged, score
+from trainer.channels.text.rewards import Judged, score, without_idle
 from trainer.config_text import TextConfig
 from trainer.measure.students import has_visible
 from trainer.tasks.task import Task
@@ -25,6 +25,7 @@ class Episode(NamedTuple):
     """One message and what came of it. `outcome` is a verdict's, or truncated, invisible, refused.
 
     reference_tokens  tokens of the task's reference code
+    anchor            whether the untrained student had a part in it (anchors.py)
     """
 
     task_id: str
@@ -35,6 +36,7 @@ class Episode(NamedTuple):
     program: str
     outcome: str
     reward: float
+    anchor: bool = False
 
     @property
     def passed(self) -> bool:
@@ -64,6 +66,8 @@ class CompressionReward:
     taken       batches since the trainer last took them
     missing     why the last call has no rewards: an outage, a task the judge refuses, a token the services
                 refuse; empty if it has
+    anchors     which messages of the next call are anchors, by their place
+    idle        [N] of the last call, whether it is an anchor that changed nothing
     """
 
     config: TextConfig
@@ -74,6 +78,8 @@ class CompressionReward:
     stopping: threading.Event = field(default_factory=threading.Event)
     taken: list[Batch] = field(default_factory=list)
     missing: str = ""
+    anchors: frozenset[int] = frozenset()
+    idle: list[bool] = field(default_factory=list)
     __name__ = "compression"
 
     def __post_init__(self) -> None:
@@ -116,14 +122,22 @@ class CompressionReward:
         for place, program, finding in zip(asked, answer.programs, answer.findings, strict=True):
             programs[place], outcomes[place] = program, finding.outcome
         reference = [self._reference[i] for i in indices]
-        judged = Judged([o == "passed" for o in outcomes], [m.tokens for m in sent], reference, indices)
+        anchors = [place in self.anchors for place in range(len(sent))]
+        # An anchor is scored in a group of its own: how short the others are is their own affair.
+        groups = [
+            -1 - place if anchor else i
+            for place, (i, anchor) in enumerate(zip(indices, anchors, strict=True))
+        ]
+        passed = [outcome == "passed" for outcome in outcomes]
         level = self.controller.value if self.controller else 0.0
-        rewards = [float(value) for value in score(self.config, judged, level)]
+        scored = score(self.config, Judged(passed, [m.tokens for m in sent], reference, groups), level)
+        moved, self.idle = without_idle(scored, passed, anchors, indices)
+        rewards = [float(value) for value in moved]
         tasks = [self.tasks[i] for i in indices]
         episodes = [
-            Episode(t.task_id, t.family, m.text, m.tokens, ref, program, outcome, reward)
-            for t, m, ref, program, outcome, reward in zip(
-                tasks, sent, reference, programs, outcomes, rewards, strict=True
+            Episode(t.task_id, t.family, m.text, m.tokens, ref, program, outcome, reward, anchor)
+            for t, m, ref, program, outcome, reward, anchor in zip(
+                tasks, sent, reference, programs, outcomes, rewards, anchors, strict=True
             )
         ]
         self.taken.append(Batch(episodes, answer.unique, answer.decode_s, answer.sandbox_s))

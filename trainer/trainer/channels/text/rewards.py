@@ -15,6 +15,7 @@ relative    the same multiplier for passing (failing costs it), plus how many st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,3 +103,23 @@ def _shortness(passed: Array, length: Array, groups: ArrayLike | None) -> Array:
             found = length[members]
             shortness[members] = (found.mean() - found) / max(1.0, found.std())
     return shortness
+
+
+def without_idle(
+    rewards: Array, passed: Sequence[bool], anchors: Sequence[bool], groups: Sequence[int]
+) -> tuple[Array, list[bool]]:
+    """Return the rewards [N], each anchor that is not needed moved to its group's mean, and which those are.
+
+    rewards  [N], an anchor's as if it were alone in its group
+    passed   [N] whether every test passed
+    anchors  [N] whether it is one
+    groups   [N] which group it belongs to
+    """
+    rewards, of = rewards.copy(), np.asarray(groups)
+    own, idle = ~np.asarray(anchors), [False] * len(rewards)
+    for place in np.flatnonzero(~own):
+        others = own & (of == of[place])
+        idle[place] = bool(np.asarray(passed)[others].any() or not passed[place])
+        if idle[place] and others.any():
+            rewards[place] = rewards[others].mean()
+    return rewards, idle

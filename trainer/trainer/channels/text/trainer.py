@@ -18,8 +18,9 @@ from trl import GRPOConfig
 from shared.clients import run as run_async
 from shared.errors import NoAnswer
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
-from trainer.channels.grpo import Ended, RecordedTrainer, close, train_or_halt
+from trainer.channels.grpo import Ended, close, train_or_halt
 from trainer.channels.processes import join, patience_s
+from trainer.channels.text.anchors import TextTrainer, untrained_of
 from trainer.channels.text.callbacks import HeldOutTasks, Recorder
 from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.exchange import Exchange, check_generator
@@ -136,15 +137,20 @@ def _summarise(
 
 def _trainer(
     config: TextConfig, policy: Policy, chosen: Precision, reward: CompressionReward, folder: Path
-) -> RecordedTrainer:
+) -> TextTrainer:
     data, steps = _data(config, reward.tasks, PartialState().num_processes)
+    # Before TRL gets the model: it gives it a forward that a copy would share.
+    untrained = untrained_of(policy.model) if config.anchor_rate and not policy.adapter else None
     if "tensorboard" in config.trackers:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    trainer = RecordedTrainer(
+    trainer = TextTrainer(
         model=policy.model, reward_funcs=reward, args=grpo_config(config, chosen, folder, steps),
         train_dataset=data, processing_class=policy.tokenizer, peft_config=policy.adapter,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    trainer.reward = reward
+    if config.anchor_rate:
+        trainer.anchor(config.anchor_rate, config.generation_steps, untrained)
     return trainer
 
 
