@@ -73,7 +73,7 @@ def by_rows(model: Any, ids: Any, mask: Any, keep: int) -> Any:
 
 
 def by_packing(model: Any, ids: Any, mask: Any, keep: int) -> Any:
-    """Log-probabilities as the program channel computes them."""
+    """Log-probabilities as our channels compute them."""
     return log_probabilities(model, ids, mask, keep, dtype=model.dtype, entropy=False)[0]
 
 

@@ -79,8 +79,8 @@ def test_figures_and_gradients_are_those_of_every_row(build: Any, plain: bool, b
     ("plain", "processes", "more", "computed"),
     [
         # The prompts with the fewest tokens first; the one without any is left out.
-        (True, 1, {}, [(1, 5), (1, 6), (1, 11)]),
-        (True, 2, {}, [(3, 11)]),
+        (True, 1, {}, [(1, 5), (1, 6), (1, 9)]),
+        (True, 2, {}, [(3, 9)]),
         (False, 1, {}, [(6, 7)]),
         (False, 1, {"batch_size": 4}, [(4, 7), (2, 7)]),
         (True, 1, {"token_type_ids": torch.zeros(8, 7, dtype=torch.long)}, [(8, 7)]),
@@ -106,12 +106,12 @@ def test_what_is_the_same_is_computed_once(
 
 
 def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
-    ids = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 7, 2, 0], [3, 5, 6, 8, 0, 0], [3, 5, 6, 0, 0, 0]])
+    ids = torch.tensor([[0, 5, 6, 7, 8, 9], [0, 5, 6, 4, 2, 0], [3, 5, 6, 8, 0, 0], [3, 5, 6, 0, 0, 0]])
     shown = torch.tensor([[0, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]])
     packed = pack(ids, shown, 3, torch.float32)
-    assert packed.ids.tolist() == [[5, 6, 7, 8, 6, 7], [3, 5, 6, 0, 0, 0]]
+    assert packed.ids.tolist() == [[5, 6, 7, 8, 6, 4], [3, 5, 6, 0, 0, 0]]
     assert packed.positions.tolist() == [[0, 1, 2, 3, 1, 2], [0, 1, 2, 0, 0, 0]]
-    assert packed.targets.tolist() == [[-100, 7, 8, 9, 7, 2], [-100, -100, 8, -100, -100, -100]]
+    assert packed.targets.tolist() == [[-100, 7, 8, 9, 4, 2], [-100, -100, 8, -100, -100, -100]]
     assert (packed.mask[0, 0] == 0).long().tolist() == [
         [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
         [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1, 1],
@@ -120,6 +120,23 @@ def test_what_a_packed_program_sees_is_its_prompt_and_itself() -> None:
     b, t, group, column = (value.tolist() for value in packed.places)
     assert b == [0, 0, 0, 1, 1, 2] and t == [0, 1, 2, 0, 1, 0]
     assert group == [0, 0, 0, 0, 0, 1] and column == [1, 2, 3, 4, 5, 2]
+
+
+def test_a_beginning_that_packed_programs_share_is_there_once() -> None:
+    """7 8 9, 7 8 4 and 7 2: three columns for the first, one more for each of the others."""
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 4], [5, 6, 7, 2, 0]])
+    shown = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
+    packed = pack(ids, shown, 3, torch.float32)
+    assert packed.ids.tolist() == [[5, 6, 7, 8, 8, 7]]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 3, 2]]
+    assert packed.targets.tolist() == [[-100, 7, 8, 9, 4, 2]]
+    assert (packed.mask[0, 0] == 0).long().tolist() == [
+        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 0, 1],
+    ]  # fmt: skip
+    b, t, group, column = (value.tolist() for value in packed.places)
+    assert b == [0, 0, 0, 1, 1, 1, 2, 2] and t == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert group == [0] * 8 and column == [1, 2, 3, 1, 2, 4, 1, 5]
 
 
 def test_a_batch_of_which_nothing_is_shown_still_has_a_row() -> None:

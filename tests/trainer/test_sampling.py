@@ -14,9 +14,10 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.cache_utils import DynamicLayer
 
 from trainer.channels.grpo import attends_plainly
-from trainer.channels.sampling import sample
+from trainer.channels.sampling import RoomyLayer, placed, sample
 
 PAD, END, SIZE = 0, 1, 23
 
@@ -56,24 +57,67 @@ def test_greedy_programs_are_those_of_generate(model: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_programs_are_drawn_as_often_as_the_model_says(model: torch.nn.Module, temperature: float) -> None:
-    """The frequencies of a program's second token, beside those computed by enumeration."""
+    """The frequencies of a program's first four tokens, beside those computed by enumeration."""
     n, prompt = 4000, PROMPTS[2]
     torch.manual_seed(0)
     found = sample(
-        model, [PROMPTS[0]] * 5 + [prompt] * n, temperature=temperature, max_tokens=2, ends=[END], pad=PAD
-    )
-    seconds = torch.zeros(SIZE)
-    for program in found[5:]:
-        if len(program) == 2:
-            seconds[program[1]] += 1 / n
-    with torch.no_grad():
-        first = (model(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
-        rows = torch.tensor([[*prompt, token] for token in range(SIZE)])
-        then = (model(rows).logits[:, -1] / temperature).softmax(-1)
-    first[END] = 0
-    wanted = first @ then
-    error = (wanted * (1 - wanted) / n).sqrt()
-    assert ((seconds - wanted).abs() <= 5 * error + 1e-4).all()
+        model, [PROMPTS[0]] * 50 + [prompt] * n + [PROMPTS[1]] * 50, temperature=temperature, max_tokens=4,
+        ends=[END], pad=PAD,
+    )[50:-50]  # fmt: skip
+    prefixes: dict[tuple[int, ...], float] = {(): 1.0}
+    for length in range(1, 5):
+        wanted: dict[tuple[int, ...], float] = {}
+        going = [prefix for prefix in prefixes if END not in prefix]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *prefix] for prefix in going])).logits[:, -1]
+        for prefix, row in zip(going, (logits / temperature).softmax(-1).tolist(), strict=True):
+            wanted |= {(*prefix, token): prefixes[prefix] * p for token, p in enumerate(row)}
+        for prefix, p in wanted.items():
+            share = sum(tuple(program[:length]) == prefix for program in found) / n if p > 0.01 else p
+            assert abs(share - p) <= 5 * (p * (1 - p) / n) ** 0.5
+        prefixes = {prefix: p for prefix, p in wanted.items() if p > 1e-3}
+
+
+def test_a_beginning_that_is_shared_is_computed_once(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    forward = model.forward
+
+    def counted(input_ids: torch.Tensor, **more: object) -> object:
+        rows.append(len(input_ids))
+        return forward(input_ids=input_ids, **more)
+
+    monkeypatch.setattr(model, "forward", counted)
+    torch.manual_seed(0)
+    found = sample(model, [PROMPTS[0]] * 200, temperature=0.7, max_tokens=5, ends=[END], pad=PAD)
+    going = [program[:length] for length in range(1, 5) for program in found if len(program) > length]
+    assert rows[0] == 1
+    assert sum(rows[1:]) == len({tuple(prefix) for prefix in going}) < len(going) / 3
+
+
+def test_a_roomy_layer_holds_what_transformers_own_does() -> None:
+    torch.manual_seed(0)
+    roomy, plain = RoomyLayer(), DynamicLayer()
+    rows = 3
+    for columns in (4, *[1] * 90):
+        new = [torch.rand(rows, 2, columns, 8) for _ in range(2)]
+        for one, two in zip(roomy.update(*new), plain.update(*new), strict=True):
+            assert torch.equal(one, two)
+        assert roomy.get_seq_length() == plain.get_seq_length()
+        chosen = torch.randint(rows, (int(torch.randint(1, 12, ())),))
+        roomy.batch_select_indices(chosen)
+        plain.batch_select_indices(chosen)
+        rows = len(chosen)
+
+
+def test_branches_stay_in_their_rows_where_they_can() -> None:
+    for parents in ([0, 0, 1, 4, 4, 5], [0, 1, 2], [2, 5], [0, 0, 0], [3]):
+        rows, sources = placed(torch.tensor(parents))
+        assert sorted(rows.tolist()) == list(range(len(parents)))
+        assert sources[rows].tolist() == parents
+        stays = int((sources == torch.arange(len(parents))).sum())
+        assert stays == len({parent for parent in parents if parent < len(parents)})
 
 
 SMALL = {

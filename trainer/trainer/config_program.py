@@ -84,6 +84,9 @@ class Training(Section):
     screen_every: int = Field(
         0, ge=0, description="steps to the next look, at the next sequences; 0: one look"
     )
+    sample_processes: int = Field(
+        1, ge=1, le=64, description="processes that sample side by side, a CPU core each; whole weights only"
+    )
     gradient_accumulation_steps: int = Field(1, ge=1, le=65536, description="backward passes per step")
     learning_rate: float = Field(1e-5, gt=0, le=10, description="peak learning rate")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
@@ -180,6 +183,11 @@ class ProgramConfig(Output, Service, Game, Reinforce, Training, Data, Model):
         if self.use_8bit_quantization and self.lora is None:
             raise ValueError(
                 "use_8bit_quantization=True without lora: 8-bit weights cannot be trained; add --lora-r 16"
+            )
+        if self.sample_processes > 1 and (self.lora is not None or self.device != "cpu"):
+            raise ValueError(
+                f"sample_processes={self.sample_processes}: they share whole weights in memory; take "
+                "--device cpu and --no-lora, or 1"
             )
         if self.screen_samples == 1:
             raise ValueError("screen_samples=1: of one program none or all are right; take 4, or 0 for none")

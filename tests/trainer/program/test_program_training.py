@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from trainer.channels.program.callbacks import HeldOutSequences
+from trainer.channels.program.heldout import Evaluation
 from trainer.cli import main
 from trainer.config import ConfigError, resolve
 from trainer.config_program import ProgramConfig
@@ -91,6 +93,18 @@ def test_a_run_leaves_everything_it_promises(whole: Path) -> None:
         (0, "test"), (0, "validation"), (3, "validation"), (6, "validation"), (9, "validation")
     ]  # fmt: skip
     assert (whole / "checkpoints" / "best" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("joined", "alone", "better"),
+    [(90.0, 210.0, False), (110.0, 190.0, True), (90.0, None, True), (110.0, None, False)],
+)
+def test_the_best_weights_are_those_whose_programs_save_most_by_themselves(
+    joined: float, alone: float | None, better: bool
+) -> None:
+    looks = HeldOutSequences.__new__(HeldOutSequences)
+    looks.best = Evaluation(0, "validation", 9, 0.5, 1.0, None, 100.0, 0.5, None, 200.0, 0.9)
+    assert looks.is_better(looks.best._replace(bits_per_sequence=joined, bits_alone=alone)) is better
 
 
 def test_every_lines_credit_is_in_the_episodes(whole: Path) -> None:

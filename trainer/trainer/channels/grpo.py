@@ -32,10 +32,12 @@ class RecordedTrainer(GRPOTrainer):
     """GRPOTrainer with our figures in its logs, and the seconds it samples.
 
     sample_s  seconds spent sampling since the step began
+    sampler   what draws completions where `sampling.py` can
     """
 
     recorder: StepRecorder
     sample_s = 0.0
+    sampler = staticmethod(sample)
 
     @property
     def checkpoints(self) -> Path:
@@ -85,7 +87,7 @@ class RecordedTrainer(GRPOTrainer):
 
         between  `other` and `share`, as `sample` takes them
         """
-        return sample(
+        return self.sampler(
             model, prompt_ids, temperature=self.temperature, max_tokens=self.max_completion_length,
             ends=self.eos_token_ids, pad=self.processing_class.pad_token_id, **between,
         )  # fmt: skip

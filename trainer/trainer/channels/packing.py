@@ -1,16 +1,18 @@
 """The log-probabilities of many completions of the same prompts: what is the same in them is computed once.
 
-A row is a prompt and its completions one behind another. Each completion sees the prompt and itself: a mask
-of [N, N] says so, and its positions go on where the prompt's end. The figures are those of one row for each
-completion; what is saved is the prompt, which is most of a short completion's row. And as a policy settles,
-most of a group's completions are the same: each is computed once.
+A row is a prompt and the tree of its completions: a beginning that several of them have is there once. Each
+token sees what it goes on from: a mask of [N, N] says so, and its position is the one it would have in a row
+of its own. The figures are those of one row for each completion; what is saved is the prompt, which is most
+of a short completion's row, and more as a policy settles, whose completions begin alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 # What takes a mask of any form.
@@ -52,39 +54,72 @@ def pack(ids: torch.Tensor, shown: torch.Tensor, keep: int, dtype: torch.dtype) 
     ]
     # Something always is computed: a step on several ranks has a backward pass on each.
     played = [row for row in rows if row[2]] or [(*rows[0][:2], [0])]
-    lines: list[tuple[list[int], list[int], list[int], list[int]]] = []
+    lines: list[_Line] = []
     places: list[tuple[int, int, int, int]] = []
     for group, (prompt, members) in enumerate(groupby(played, key=lambda row: row[0])):
-        shared = len(prompt) - 1
-        tokens, at, part, target = list(prompt[:-1]), list(range(shared)), [0] * shared, [NO_LABEL] * shared
-        for number, (_, b, columns) in enumerate(members, 1):
-            completion = [int(ids[b, width + t]) for t in columns]
-            places += [(b, t, group, len(tokens) + i) for i, t in enumerate(columns)]
-            tokens += [prompt[-1], *completion[:-1]]
-            at += range(shared, shared + len(completion))
-            part += [number] * len(completion)
-            target += completion
-        lines.append((tokens, at, part, target))
-    longest, device = max(len(line[0]) for line in lines), ids.device
+        line = _Line(prompt)
+        for _, b, columns in members:
+            found = line.add([int(ids[b, width + t]) for t in columns])
+            places += [(b, t, group, column) for t, column in zip(columns, found, strict=True)]
+        lines.append(line)
+    longest, device = max(len(line.tokens) for line in lines), ids.device
 
-    def filled(which: int, value: int) -> torch.Tensor:
-        padded = [line[which] + [value] * (longest - len(line[which])) for line in lines]
-        return torch.tensor(padded, device=device)
+    def filled(values: list[list[int]], value: int) -> torch.Tensor:
+        return torch.tensor([own + [value] * (longest - len(own)) for own in values], device=device)
 
-    parts = filled(2, -1)
-    sees = (parts[:, None] == parts[..., None]) | (parts[:, None] == 0)
-    sees &= torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-    mask = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill(~sees, torch.finfo(dtype).min)
+    sees = torch.zeros(len(lines), longest, longest, dtype=torch.bool)
+    for group, line in enumerate(lines):
+        sees[group, : len(line.tokens), : len(line.tokens)] = torch.from_numpy(line.sees())
+    mask = torch.zeros(sees.shape, dtype=dtype, device=device)
+    mask.masked_fill_(~sees.to(device), torch.finfo(dtype).min)
     where = torch.tensor(places, device=device).T
     return Packed(
-        filled(0, 0), filled(1, 0), filled(3, NO_LABEL), mask[:, None],
+        filled([line.tokens for line in lines], 0), filled([line.positions for line in lines], 0),
+        filled([line.targets for line in lines], NO_LABEL), mask[:, None],
         (where[0], where[1], where[2], where[3]),
     )  # fmt: skip
 
 
+class _Line:
+    """A prompt and its completions as they are packed: each column is a token, and what comes next there.
+
+    before  [N] the column that each one goes on from; -1 for the first
+    """
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.last, self.shared = prompt[-1], len(prompt) - 1
+        self.tokens, self.positions = list(prompt[:-1]), list(range(self.shared))
+        self.targets = [NO_LABEL] * self.shared
+        self.before = list(range(-1, self.shared - 1))
+        self._known: dict[tuple[int, int], int] = {}
+
+    def add(self, completion: Sequence[int]) -> list[int]:
+        """Return the column [T] of each token of a completion, new or there already."""
+        at, columns = self.shared - 1, []
+        for t, (token, target) in enumerate(zip([self.last, *completion], completion, strict=False)):
+            column = self._known.get((at, target))
+            if column is None:
+                column = self._known[at, target] = len(self.tokens)
+                self.tokens.append(token)
+                self.positions.append(self.shared + t)
+                self.targets.append(target)
+                self.before.append(at)
+            at = column
+            columns.append(column)
+        return columns
+
+    def sees(self) -> Any:
+        """Return [N, N], true where row i may look at column j: itself and what it goes on from."""
+        found = np.eye(len(self.tokens), dtype=bool)
+        for row, before in enumerate(self.before):
+            if before >= 0:
+                found[row] |= found[before]
+        return found
+
+
 def log_probabilities(
-    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    model: Any, ids: torch.Tensor, shown: torch.Tensor, keep: int, *, dtype: torch.dtype, entropy: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
     """Return each completion token's log-probability, and its distribution's entropy, both [B, T]; 0 where
     nothing is shown.
 

@@ -65,7 +65,8 @@ class Recorder(StepRecorder):
 class HeldOutSequences(HeldOutCallback):
     """One greedy program for each validation sequence, every eval_freq epochs.
 
-    The best is the one with the fewest bits, failed sequences paid for as they are.
+    The best is the one with the fewest bits where every sequence is sent by itself: what its programs save is
+    then the same whatever the others are.
     """
 
     first_counts = True
@@ -86,7 +87,11 @@ class HeldOutSequences(HeldOutCallback):
         )
 
     def is_better(self, new: Evaluation) -> bool:
-        return self.best is None or new.bits_per_sequence < self.best.bits_per_sequence
+        if self.best is None:
+            return True
+        if new.bits_alone is None or self.best.bits_alone is None:
+            return new.bits_per_sequence < self.best.bits_per_sequence
+        return new.bits_alone < self.best.bits_alone
 
     def record(self, run: Run, found: HeldOut, best: bool) -> None:
         new = found.evaluation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +21,12 @@ BATCH = 128
 
 
 class Policy(NamedTuple):
-    """A model that writes programs, and its tokenizer."""
+    """A model that writes programs, its tokenizer, and what samples from it."""
 
     model: Any
     tokenizer: Any
     precision: Precision
+    sampler: Callable[..., list[list[int]]] = sample
 
     @property
     def ends(self) -> list[int]:
@@ -111,7 +112,7 @@ def write_programs(
             torch.manual_seed(seed)
             for start in range(0, len(order), per_pass):
                 places = order[start : start + per_pass]
-                found = sample(
+                found = policy.sampler(
                     model, [encoded[i] for i in places for _ in range(each)], temperature=temperature,
                     max_tokens=max_tokens, ends=policy.ends, pad=tokenizer.pad_token_id,
                 )  # fmt: skip

@@ -28,6 +28,7 @@ from trainer.channels.program.program_code import length_bits
 from trainer.channels.program.prompts import policy_messages
 from trainer.channels.program.reinforce import ProgramTrainer
 from trainer.channels.program.reward_function import ProgramReward
+from trainer.channels.program.samplers import Samplers
 from trainer.channels.program.screening import Screening
 from trainer.channels.program.search import connect
 from trainer.channels.program.warm_start import warm_start
@@ -60,6 +61,9 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     untrained = _untrained(config, policy, splits, run)
     processes.wait_for_everyone()
     reward = ProgramReward(config, splits.train)
+    samplers = Samplers(policy.model, config.sample_processes) if config.sample_processes > 1 else None
+    if samplers is not None:
+        policy = policy._replace(sampler=samplers)
     trainer, epoch_steps = _trainer(config, policy, reward, folder)
     if config.screen_samples:
         trainer.screening = Screening(config, policy, reward, run)
@@ -76,6 +80,8 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
             train_or_halt(trainer, checkpoints, checkpoint)
     finally:
         close(trainer, reward)
+        if samplers is not None:
+            samplers.close()
     step, again = trainer.state.global_step, resume_command("program", folder, processes.num_processes)
     if interrupts.received is not None and step < trainer.state.max_steps:
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with `{again}`", None)
@@ -164,7 +170,7 @@ def _trainer(
         args=grpo_config(config, policy, folder, steps, epoch_steps), train_dataset=data,
         processing_class=policy.tokenizer, peft_config=_adapter(config.models),
     )  # fmt: skip
-    trainer.config, trainer.reward = config, reward
+    trainer.config, trainer.reward, trainer.sampler = config, reward, policy.sampler
     trainer.remove_callback(PrinterCallback)
     return trainer, epoch_steps
 
