@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from playground.watch import latest_messages
 from trainer.channels.program.environment import Rollout
 from trainer.channels.program.record import episode_rows, step_row
 from trainer.channels.program.reward_function import Batch
@@ -53,6 +54,14 @@ def hostile_episode(step: int) -> dict[str, Any]:
         outcome="failed", reward=-1.0,
     )  # fmt: skip
     return {"step": step, **made._asdict()}
+
+
+def test_an_anchor_is_none_of_the_students_latest_messages() -> None:
+    own = [{"step": 1, "task_id": "a", "message": "a1"}, {"step": 2, "task_id": "a", "message": "a2"}]
+    other = [{"step": 2, "task_id": "b", "message": "b2", "anchor": False}]
+    anchors = [{"step": 2, "task_id": task, "message": "whole", "anchor": True} for task in ("a", "b")]
+    found = latest_messages([*own, anchors[0], *other, anchors[1]])
+    assert [row["message"] for row in found] == ["b2", "a2"]
 
 
 def test_every_page_of_a_trained_run_is_whole_without_a_script(serve: Serve, runs: Path) -> None:

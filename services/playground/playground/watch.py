@@ -273,7 +273,11 @@ def _step_tiles(last: Row) -> list[Tile]:
 
 
 def latest_messages(rows: Sequence[Row]) -> list[Row]:
-    """Return one episode of each of the last step's tasks, the last one written; not chosen by its result."""
+    """Return one episode of each of the last step's tasks, the last one written; not chosen by its result.
+
+    Anchors, in which the untrained student has a part, are left out.
+    """
+    rows = [row for row in rows if not row.get("anchor")]
     last = max((row["step"] for row in rows if isinstance(row.get("step"), int)), default=None)
     chosen: dict[Any, Row] = {}
     recent = [row for row in reversed(rows) if row.get("step") == last] or list(reversed(rows))

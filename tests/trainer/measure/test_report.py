@@ -163,6 +163,15 @@ def test_lines_with_values_of_the_wrong_kind_are_shown_as_they_are(tmp_path: Pat
     assert Elements(report_html([read_run(tmp_path)])).open == []
 
 
+def test_anchors_are_no_messages_of_the_student(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    said = [("own", {}), ("helped", {"anchor": True}), ("own too", {"anchor": False})]
+    (tmp_path / "episodes.jsonl").write_text(
+        "".join(json.dumps({"step": 1, "task_id": "t", "message": m, **more}) + "\n" for m, more in said)
+    )
+    assert [line["message"] for line in read_run(tmp_path).episodes] == ["own", "own too"]
+
+
 def test_a_picture_of_nothing_is_a_wrong_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     assert run(tmp_path, "--svg", tmp_path / "x.svg") == 2

@@ -46,6 +46,11 @@ class RunFolder:
         return default
 
 
+def sampled(episodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the episodes without the anchors, which are not the student's own messages."""
+    return [line for line in episodes if not line.get("anchor")]
+
+
 def read_run(path: str | Path, *, episodes: bool = True, evaluation: str = EVALUATION) -> RunFolder:
     """Read a run folder.
 
@@ -71,7 +76,7 @@ def read_run(path: str | Path, *, episodes: bool = True, evaluation: str = EVALU
         summary=read_object(folder / "summary.json"),
         evaluation=read_object(folder / evaluation),
         metrics=latest_by_step(lines),
-        episodes=read_lines(folder / "episodes.jsonl") if episodes else [],
+        episodes=sampled(read_lines(folder / "episodes.jsonl")) if episodes else [],
         heldout=read_lines(folder / "heldout.jsonl") if episodes else [],
     )
 

@@ -66,7 +66,7 @@ class TextTrainer(RecordedTrainer):
         )
         drawn = super()._drawn(
             model, [prompt_ids[place] for place in places],
-            other=self.untrained, share=torch.empty(len(places)).uniform_(*SHARE).to(model.device),
+            other=self.untrained, share=torch.empty(len(places)).uniform_(*SHARE),
         )  # fmt: skip
         rest, anchors = iter(own), iter(drawn)
         return [next(anchors if place in self.reward.anchors else rest) for place in range(len(prompt_ids))]

@@ -44,9 +44,8 @@ class Recorder(StepRecorder):
         if self.run is not None:
             self.run.append("episodes.jsonl", episode_rows(step, batches))
             if batches and self.config.examples and step % self.config.example_steps == 0:
-                say(
-                    examples(step, [e for b in batches for e in b.episodes], self.tasks, self.config.examples)
-                )
+                own = [e for batch in batches for e in batch.episodes if not e.anchor]
+                say(examples(step, own, self.tasks, self.config.examples))
 
     def _time(self, row: dict[str, Any]) -> None:
         row["time/step_s"] = time.monotonic() - self._started
