@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,15 @@ def test_an_anchor_is_none_of_the_students_latest_messages() -> None:
     anchors = [{"step": 2, "task_id": task, "message": "whole", "anchor": True} for task in ("a", "b")]
     found = latest_messages([*own, anchors[0], *other, anchors[1]])
     assert [row["message"] for row in found] == ["b2", "a2"]
+
+
+def test_a_stopped_run_says_how_to_go_on(serve: Serve, runs: Path) -> None:
+    (runs / NAME / "summary.json").unlink()
+    for file in (runs / NAME).rglob("*"):
+        os.utime(file, (1, 1))
+    os.utime(runs / NAME, (1, 1))
+    said = " ".join(Tags(serve(runs).get(f"/runs/{NAME}").text).text.split())
+    assert f"psuedoptimal train text --resume {runs / NAME}" in said
 
 
 def test_every_page_of_a_trained_run_is_whole_without_a_script(serve: Serve, runs: Path) -> None:
