@@ -100,6 +100,27 @@ def test_a_share_of_the_steps_has_anchors(build: Any, rate: float, cycle: int, s
     assert drawn == steps
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"top_p": 0.9}, "top_p=0.9"), ({"top_k": 5}, "top_k=5"), ({"trl": {"use_vllm": True}}, "trl.use_vllm")],
+)
+def test_settings_that_draw_otherwise_are_refused_before_anything_starts(
+    settings: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=f"anchor_rate=0.5 with {named}: .*set anchor_rate=0"):
+        TextConfig.model_validate({"anchor_rate": 0.5, **settings})
+    TextConfig.model_validate({"anchor_rate": 0, **settings})
+
+
+def test_a_process_that_samples_parts_of_groups_takes_no_anchors(
+    build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(adapted=False)
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 4)
+    with pytest.raises(ConfigError, match=r"samples 2 messages, .* num_generations=4; set anchor_rate=0"):
+        trainer.anchor(0.5, 1, None)
+
+
 @pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"top_k": 5}, {"window": True}])
 def test_where_no_anchor_can_be_drawn_it_is_said(build: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"anchor_rate=0\.5: .*set anchor_rate=0"):

@@ -22,6 +22,11 @@ STARTER_STUDENT = _WEIGHTS if _WEIGHTS.is_dir() else _PACKAGE.parent / "starter"
 Positive = Annotated[int, Field(ge=1)]
 # Rewards are squared in float32, which ends at 3e38; times a ratio of lengths, 1e6 stays far inside.
 MAX_REWARD = 1e6
+# TRL's settings that draw messages otherwise than by temperature, or elsewhere.
+OTHER_DRAWS = (
+    "use_vllm", "use_transformers_continuous_batching", "min_p", "repetition_penalty", "generation_kwargs",
+    "cache_implementation",
+)  # fmt: skip
 
 
 class Lora(Section):
@@ -258,11 +263,22 @@ class TextConfig(Output, Services, Reward, Rollouts, Optimiser, Data, Models):
                 f"save_steps={self.save_steps}: a sampled batch lasts {self.generation_steps} steps, and "
                 f"only between two can a checkpoint resume exactly; take a multiple of that"
             )
+        if self.anchor_rate and (other := self._other_draws()):
+            raise ValueError(
+                f"anchor_rate={self.anchor_rate:g} with {other}: anchors are drawn by temperature alone, in "
+                "the trainer; set anchor_rate=0 or leave that out"
+            )
         if self.quantization == "nf4" and self.lora is None:
             raise ValueError(
                 "quantization=nf4 without lora: 4-bit weights cannot be trained; drop one of the two"
             )
         return self
+
+    def _other_draws(self) -> str:
+        """Name the settings by which messages are drawn otherwise than by temperature in the trainer."""
+        found = [f"top_p={self.top_p:g}"] if self.top_p != 1 else []
+        found += [f"top_k={self.top_k}"] if self.top_k else []
+        return ", ".join(found + [f"trl.{name}" for name in OTHER_DRAWS if self.trl.get(name)])
 
     @property
     def generation_steps(self) -> int:

@@ -229,13 +229,21 @@ def services(
     raises   Unavailable if one that is started does not come up
     """
     with contextlib.ExitStack() as stack:
-        started = []
+        started: list[Service] = []
+
+        def add(room: str, name: str, own: Mapping[str, str] | None = None) -> None:
+            """Add a service at a port that none of the others, which are not bound yet, was given."""
+            made = Service(room, logs / name, own)
+            while made.port in {other.port for other in started}:
+                made = Service(room, logs / name, own)
+            started.append(made)
+
         if not decoder_url:
-            own = decoder_environment(generator_model)
-            names = ["decoder.log", *(f"decoder-{number}.log" for number in range(2, decoders + 1))]
-            started += [Service("decoder", logs / name, own) for name in names]
+            for number in range(1, decoders + 1):
+                name = "decoder.log" if number == 1 else f"decoder-{number}.log"
+                add("decoder", name, decoder_environment(generator_model))
         if not sandbox_url:
-            started.append(Service("sandbox", logs / "sandbox.log"))
+            add("sandbox", "sandbox.log")
         for service in started:
             stack.callback(service.stop)
             service.start()

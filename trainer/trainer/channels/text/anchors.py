@@ -3,7 +3,8 @@
 A student that has stopped saying something cannot find back to it: where none of a group's messages passes,
 all fare alike and nothing is learnt. As it was before its first step it still said everything. An anchor
 counts where no message of the student's own passed, and nowhere else: it is no part of the pass rate, and
-changes nothing about a group that can learn without it.
+elsewhere its reward is its group's mean, which moves no advantage (divided by the group's deviation, as
+`scale_rewards: group` has it, they grow a little).
 
 All groups have theirs in the same steps, since one long message makes a step as slow as many do.
 """
@@ -46,7 +47,13 @@ class TextTrainer(RecordedTrainer):
         if not self.draws_plainly():
             raise ConfigError(
                 f"anchor_rate={rate:g}: anchors are drawn by temperature alone, in this process, from a "
-                "student that sees all before it; set anchor_rate=0, or leave out top_p, top_k and use_vllm"
+                "student each of whose tokens sees all before it; set anchor_rate=0 for this one"
+            )
+        own = self.args.generation_batch_size // self.accelerator.num_processes
+        if own % self.num_generations:
+            raise ConfigError(
+                f"anchor_rate={rate:g}: each process samples {own} messages, which are no whole groups of "
+                f"num_generations={self.num_generations}; set anchor_rate=0, or a batch_size that holds some"
             )
         self.rate, self.cycle = rate, cycle
         self.untrained = self._unadapted if untrained is None else untrained.to(self.accelerator.device)
