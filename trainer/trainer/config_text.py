@@ -24,7 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 MAX_REWARD = 1e6
 # TRL's settings that draw messages otherwise than by temperature, or elsewhere.
 OTHER_DRAWS = (
-    "use_vllm", "use_transformers_continuous_batching", "min_p", "repetition_penalty", "generation_kwargs",
+    "use_vllm", "use_transformers_continuous_batching", "min_p", "generation_kwargs",
     "cache_implementation",
 )  # fmt: skip
 
