@@ -1,9 +1,10 @@
-"""What the program channel's own sampling and packing save here, beside the ways of transformers and TRL.
+"""What our sampling, packing and optimizer of the program channel save, beside transformers, TRL and torch.
 
     python benchmarks/programs.py
 
 Both ways in turns, in one run, on the starter coder: 16 programs for each of 16 sequences sampled, and then
-their log-probabilities with the backward pass, as a step of REINFORCE computes them.
+their log-probabilities with the backward pass, as a step of REINFORCE computes them. Last, a step of Muon on
+its matrices, as the recipe takes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from trainer.channels.packing import log_probabilities
 from trainer.channels.program.policy import Policy, load_policy, prompt_of
 from trainer.channels.sampling import sample
 from trainer.config_program import ProgramConfig
+from trainer.starter.muon import Muon, hidden
 from trainer.tasks.sequences import generate
 
 SEQUENCES, PROGRAMS, TEMPERATURE, MAX_TOKENS = 16, 16, 0.7, 150
@@ -127,6 +129,12 @@ def main() -> int:
             f"up to {length} bytes, backward pass", ("one row each", "packed"),
             (lambda: backward(by_rows), lambda: backward(by_packing)), args.rounds,
         )  # fmt: skip
+    inner = hidden(policy.model)
+    for matrix in inner:
+        matrix.grad = torch.randn_like(matrix)
+    theirs = torch.optim.Muon(inner, adjust_lr_fn="match_rms_adamw")
+    ours = Muon(inner, lr=1e-3)
+    compare("a step of Muon", ("torch's", "ours"), (theirs.step, ours.step), args.rounds)
     return 0
 
 

@@ -77,8 +77,8 @@ class Training(Section):
     samples: int = Field(8, ge=2, le=4096, description="programs sampled for each of them")
     screen_samples: int = Field(
         0, ge=0, le=4096,
-        description="programs tried for a sequence before steps are spent on it: where none or all are "
-        "right, it is left out; 0 keeps all",
+        description="programs tried for a sequence before steps are spent on it: where all are worth the "
+        "same, it is left out; 0 keeps all",
     )  # fmt: skip
     screen_sequences: Positive | None = Field(None, description="sequences looked at each time [all]")
     screen_every: int = Field(
@@ -190,7 +190,9 @@ class ProgramConfig(Output, Service, Game, Reinforce, Training, Data, Model):
                 "--device cpu and --no-lora, or 1"
             )
         if self.screen_samples == 1:
-            raise ValueError("screen_samples=1: of one program none or all are right; take 4, or 0 for none")
+            raise ValueError(
+                "screen_samples=1: one program has nothing to differ from; take 4, or 0 for none"
+            )
         if self.partial_credit >= self.reward_constant:
             raise ValueError(
                 f"partial_credit={self.partial_credit}: a wrong program would be worth more than a right "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.starter.muon import MuonAdamW
+from trainer.starter.muon import Muon, MuonAdamW, hidden, orthogonal
 
 
 def small() -> LlamaForCausalLM:
@@ -61,3 +61,34 @@ def test_a_saved_state_goes_on_as_if_it_had_not_been_saved(tmp_path: Path) -> No
     assert [g["lr"] for g in other.param_groups] == [0.02 / 7, 0.01 / 7]
     for one, two in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_orthogonal_matrices_keep_their_singular_vectors() -> None:
+    torch.manual_seed(1)
+    for shape in ((3, 16, 24), (2, 24, 16), (1, 16, 16)):
+        given = torch.randn(shape)
+        found = orthogonal(given)
+        u, _, vt = torch.linalg.svd(given, full_matrices=False)
+        inside = u.mT @ found @ vt.mT
+        values = torch.diagonal(inside, dim1=1, dim2=2)
+        assert ((values > 0.5) & (values < 1.3)).all()
+        assert torch.allclose(inside, torch.diag_embed(values), atol=1e-4)
+
+
+def test_a_step_is_torchs_own_but_for_its_rounding() -> None:
+    ours, theirs = small(), small()
+    one = Muon(hidden(ours), lr=0.02)
+    two = torch.optim.Muon(hidden(theirs), lr=0.02, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for seed in range(3):
+        torch.manual_seed(seed)
+        for a, b in zip(hidden(ours), hidden(theirs), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        one.step()
+        two.step()
+    before = hidden(small())
+    for start, a, b in zip(before, hidden(ours), hidden(theirs), strict=True):
+        moved, other = a - start, b - start
+        assert moved.norm() > 0.1
+        # torch's iterates in bfloat16: three digits.
+        assert (moved - other).norm() < 0.02 * moved.norm()

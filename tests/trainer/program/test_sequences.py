@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+
+import pytest
 
 from trainer.channels.program.program import OPERATIONS, parse, values
 from trainer.channels.program.program_code import length_bits
@@ -10,6 +13,7 @@ from trainer.config_program import ProgramConfig
 from trainer.tasks.sequences import generate, split_of
 from trainer.tasks.sequences_load import load_splits
 from trainer.tasks.sequences_shorten import shorten
+from trainer.tasks.sequences_transcribe import transcribe
 
 
 def test_a_pairs_program_makes_its_sequence_of_bytes_and_its_text_is_read_back() -> None:
@@ -74,3 +78,33 @@ def test_half_of_the_training_sequences_are_of_half_the_length_and_none_is_held_
     assert not set(splits.train) & {*splits.validation, *splits.heldout}
     short = load_splits(config.model_copy(update={"max_length": 20, "train_sequences": 7}))
     assert len(short.train) == 7 and max(map(len, short.train)) <= 20
+
+
+def test_a_transcribed_program_makes_any_sequence_of_bytes() -> None:
+    pairs, rng = generate(None, 500, 4), random.Random(2)
+    anything = [
+        tuple(rng.randrange(rng.choice((3, 256))) for _ in range(rng.randrange(1, 70))) for _ in range(500)
+    ]
+    for sequence in [*anything, *(pair.sequence for pair in pairs)]:
+        assert tuple(values(transcribe(sequence))[-1]) == sequence
+    # It is what the runs say, no more: usually longer than what made the sequence, seldom shorter.
+    transcribed, shortened = (
+        sum(length_bits(program) for program in programs)
+        for programs in ((transcribe(p.sequence) for p in pairs), (shorten(p.program) for p in pairs))
+    )
+    assert 1.1 < transcribed / shortened < 1.5
+    with pytest.raises(ValueError, match="empty sequence"):
+        transcribe([])
+
+
+def test_a_transcribed_program_says_runs_in_turn_falling_ones_and_equal_ones_once() -> None:
+    sequence = [221, 114] * 11 + [114] * 20 + list(range(9, 0, -1)) + [77, 200, 3, 90] + list(range(9, 0, -1))
+    assert str(transcribe(sequence)).splitlines() == [
+        "sequence_1 = repeat_num(11, 221)",
+        "sequence_2 = repeat_num(31, 114)",
+        "sequence_3 = interleave(sequence_1, sequence_2)",
+        "sequence_4 = range_func_up(1, 9)",
+        "sequence_5 = reverse_list(sequence_4)",
+        "sequence_6 = set_list([77, 200, 3, 90])",
+        "output = concatenate(sequence_3, sequence_5, sequence_6, sequence_5)",
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import wave
 from pathlib import Path
 
 import pytest
 
+from shared.sequence_dsl import interleave
 from trainer.channels.program.notation import read, write
 from trainer.config import ConfigError
 from trainer.tasks.sequences import generate
@@ -94,6 +96,16 @@ def test_the_notation_gives_every_sequence_back() -> None:
         assert read(write(pair.sequence)) == list(pair.sequence)
     assert write([7, 7, 7, 1, 2, 3, 4, 9]) == "7 * 3 1 .. 4 9"
     assert write([5, 1, 6, 1, 7, 1, 8, 1]) == "{ 5 .. 8 / 1 * 4 }"
+    # As the DSL interleaves: what the longer list has left comes after, however it was made.
+    assert write([5, 1, 6, 1, 7, 1, 8, 1, 9, 10, 11]) == "{ 5 .. 11 / 1 * 4 }"
+    assert write([9, 2, 8, 4, 1, 6, 5, 8, 10, 12, 14, 16]) == "{ 9 8 1 5 / 2 ..2 16 }"
+    assert write([221, 114] * 4 + [114] * 9) == "{ 221 * 4 / 114 * 13 }"
+    nested = interleave(interleave(list(range(216, 226)), list(range(114, 122))), list(range(40, 60, 4)))
+    assert write([*nested, 3]) == "{ { 216 .. 225 / 114 .. 121 } / 40 ..4 56 } 3"
     assert write([40, 37, 34, 31]) == "40 ..-3 31" and read("40 ..-3 31") == [40, 37, 34, 31]
+    rng = random.Random(1)
+    for _ in range(2000):
+        sequence = [rng.randrange(5) for _ in range(rng.randrange(1, 60))]
+        assert read(write(sequence)) == sequence
     with pytest.raises(ValueError, match="not this notation"):
         read("7 x 3")

@@ -24,6 +24,7 @@ from trainer.channels.program.environment import Rollout
 from trainer.channels.program.program import Line, Program
 from trainer.channels.program.program_code import length_bits
 from trainer.channels.program.record import EXECUTABLE
+from trainer.tasks.sequences_transcribe import transcribe
 
 PREFIXES = (16, 32, 64, 128)
 Sequence8 = Sequence[int]
@@ -209,6 +210,7 @@ def baselines(
         found[f"{name}, joined"] = 8 * len(METHODS[name](joined))
     found["order-0 entropy"] = entropy(joined) * len(joined)
     found["literal program"] = sum(length_bits(literal(s)) + 1 for s in sequences)
+    found["runs, transcribed"] = sum(length_bits(transcribe(s)) + 1 for s in sequences)
     if truth:
         found["ground truth, as written"] = sum(length_bits(one) + 1 for one, _ in truth)
         found["ground truth, shortened"] = sum(length_bits(two) + 1 for _, two in truth)

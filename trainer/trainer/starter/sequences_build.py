@@ -4,9 +4,9 @@
     python -m trainer.starter.sequences_build --resume        goes on where it was ended
     python -m trainer.starter.sequences_build --steps 2000 --out /tmp/coder     a small one, to look at
 
-It sees the runs of a sequence and writes its program. A fifth of the programs are as the generator wrote
-them, the others are shortened, so that REINFORCE finds both and something to choose. No sequence of the test
-or validation split is ever drawn. Weights are kept as float16.
+It sees the runs of a sequence and writes its program. Half of the programs only say these runs, which is
+right for every sequence; the others are the generator's, shortened. So REINFORCE finds both, and something to
+choose. No sequence of the test or validation split is ever drawn. Weights are kept as float16.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from trainer.channels.program.warm_start import Pairs, Stage, supervise
+from trainer.channels.program.warm_start import TRANSCRIBED, Pairs, Stage, supervise
 from trainer.starter.muon import MuonAdamW
 from trainer.starter.sequences_card import write_card
 from trainer.starter.sequences_tokenizer import make_tokenizer
@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
     steps: int = 7_000
     learning_rate: float = 3e-3
     muon_rate: float = 6e-3
-    written: float = 0.2
+    transcribed: float = TRANSCRIBED
     threads: int = 2
 
 
@@ -70,7 +70,7 @@ def build(recipe: Recipe, out: Path, work: Path, *, seed: int, resume: bool) -> 
     torch.set_num_threads(recipe.threads)
     tokenizer = make_tokenizer()
     model = new_model(recipe, tokenizer)
-    pairs = Pairs(tokenizer, STAGES, recipe.steps, seed=seed, written=recipe.written)
+    pairs = Pairs(tokenizer, STAGES, recipe.steps, seed=seed, transcribed=recipe.transcribed)
     found = supervise(
         model, pairs, work, learning_rate=recipe.learning_rate, seed=seed, cpu=True, resume=resume, workers=1,
         optimizer=MuonAdamW(model, muon_rate=recipe.muon_rate, adamw_rate=recipe.learning_rate),

@@ -27,8 +27,9 @@ a CPU to write a program of the sequence DSL for a sequence of bytes.
 **Made by** `python -m trainer.starter.sequences_build --seed {seed}`; nothing else went into it.
 
 **Data**: pairs drawn by `trainer/trainer/tasks/sequences.py`, train split only, each drawn anew: the runs of
-a sequence (`trainer/trainer/channels/program/notation.py`) -> its program, as the generator wrote it or
-shortened. No reward was ever seen: this is the starting point that figures are compared with.
+a sequence (`trainer/trainer/channels/program/notation.py`) -> a program. Half of the programs say the runs
+and no more (`trainer/trainer/tasks/sequences_transcribe.py`), the others are the generator's, shortened. No
+reward was ever seen: this is the starting point that figures are compared with.
 
 | setting or figure | value |
 |---|---|

@@ -21,15 +21,15 @@ def shorten(program: Program) -> Program:
     not used goes. A part is written out where that is shorter than how it was made.
     """
     best = _tidy(_joined(program, values(program)))
-    best = best if length_bits(best) <= length_bits(program) else program
-    again = True
+    best = min(best, program, key=length_bits)
+    bits, again = length_bits(best), True
     while again:
         again = False
         found = values(best)
         for candidate in _candidates(best, found):
             tidy = _tidy(candidate)
-            if length_bits(tidy) < length_bits(best):
-                best, again = tidy, True
+            if (less := length_bits(tidy)) < bits:
+                best, bits, again = tidy, less, True
                 break
     return best
 

@@ -4,16 +4,20 @@
     7 * 18            18 times 7
     10 .. 48          10, 11, 12, .., 48
     10 ..3 40         10, 13, 16, .., 40; a negative step falls
-    { A / B }         A's and B's numbers in turn; both have as many
+    { A / B }         A's and B's numbers in turn, then what the longer has left: the DSL's interleave
 
 Runs are found from left to right, the first one that is long enough: three equal numbers, or four in a row
-with one step. Where there is none, every second number is looked at in the same way.
+with one step. Where there is none, every second number is looked at in the same way, for three pairs at
+least; the longer of the two goes on while what follows continues its last run.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from shared import sequence_dsl as dsl
 
 EQUAL, STEPPED = 3, 4
 MAX_STEP = 25
@@ -21,36 +25,96 @@ MAX_DEPTH = 3
 _TOKEN = re.compile(r"\.\.-?\d*|-?\d+|[*{}/]")
 
 
-def write(sequence: Sequence[int], depth: int = 0) -> str:
-    """Return a sequence of whole numbers in the notation."""
-    return " ".join(_parts(sequence, depth))
+class Run(NamedTuple):
+    """Numbers in a row with one step between them."""
+
+    first: int
+    step: int
+    length: int
+
+    @property
+    def last(self) -> int:
+        """The last number."""
+        return self.first + self.step * (self.length - 1)
 
 
-def _parts(x: Sequence[int], depth: int) -> Iterator[str]:
+class Turns(NamedTuple):
+    """Two sequences in turn."""
+
+    one: list[Part]
+    two: list[Part]
+
+
+Part = int | Run | Turns
+
+
+def parts(sequence: Sequence[int], depth: int = 0) -> Iterator[Part]:
+    """Yield the runs of a sequence of whole numbers, in order.
+
+    depth  how many braces stand around it: in MAX_DEPTH no further ones are looked for
+    """
     i = 0
-    while i < len(x):
-        length = _run(x, i, 1)
-        pairs = 0 if length or depth == MAX_DEPTH else _pairs(x, i)
+    while i < len(sequence):
+        length = _run(sequence, i, 1)
+        pairs = 0 if length or depth == MAX_DEPTH else _pairs(sequence, i)
         if length:
-            yield _written(x[i], x[i + 1] - x[i], x[i + length - 1], length)
+            yield Run(sequence[i], sequence[i + 1] - sequence[i], length)
+            i += length
         elif pairs:
-            length = 2 * pairs
-            even, odd = x[i : i + length : 2], x[i + 1 : i + length : 2]
-            yield f"{{ {write(even, depth + 1)} / {write(odd, depth + 1)} }}"
+            end = i + 2 * pairs
+            one, more = _continued(sequence[i:end:2], sequence[end:], depth + 1)
+            two, more_two = _continued(sequence[i + 1 : end : 2], sequence[end:], depth + 1)
+            if more < more_two:
+                one = list(parts(sequence[i:end:2], depth + 1))
+            else:
+                two = list(parts(sequence[i + 1 : end : 2], depth + 1))
+            yield Turns(one, two)
+            i = end + max(more, more_two)
         else:
-            length = 1
-            yield str(x[i])
-        i += length
+            yield sequence[i]
+            i += 1
 
 
-def _written(first: int, step: int, last: int, length: int) -> str:
-    match step:
-        case 0:
-            return f"{first} * {length}"
-        case 1:
-            return f"{first} .. {last}"
+def numbers(part: Part) -> list[int]:
+    """Return the numbers that a part stands for."""
+    match part:
+        case Run(first, step, length):
+            return [first + step * i for i in range(length)]
+        case Turns(one, two):
+            return dsl.interleave(*([n for p in side for n in numbers(p)] for side in (one, two)))
         case _:
-            return f"{first} ..{step} {last}"
+            return [part]
+
+
+def write(sequence: Sequence[int]) -> str:
+    """Return a sequence of whole numbers in the notation."""
+    return " ".join(map(_written, parts(sequence)))
+
+
+def _written(part: Part) -> str:
+    match part:
+        case Run(first, 0, length):
+            return f"{first} * {length}"
+        case Run(first, 1):
+            return f"{first} .. {part.last}"
+        case Run(first, step):
+            return f"{first} ..{step} {part.last}"
+        case Turns(one, two):
+            return f"{{ {' '.join(map(_written, one))} / {' '.join(map(_written, two))} }}"
+        case _:
+            return str(part)
+
+
+def _continued(head: Sequence[int], tail: Sequence[int], depth: int) -> tuple[list[Part], int]:
+    """Return a head's parts, the last one continued into the tail, and how much of the tail that takes."""
+    found: list[Part] = []
+    length = 0
+    for part in parts([*head, *tail], depth):
+        found.append(part)
+        length += len(numbers(part))
+        if length >= len(head):
+            return found, length - len(head)
+    return found, 0
 
 
 def _run(x: Sequence[int], i: int, lag: int) -> int:
@@ -68,14 +132,15 @@ def _run(x: Sequence[int], i: int, lag: int) -> int:
 def _pairs(x: Sequence[int], i: int) -> int:
     """Return how many pairs from x[i] on are two sequences in turn, 0 if nothing says so."""
     one, two = _run(x, i, 2), _run(x, i + 1, 2)
-    longest = max(one, two)
-    if longest < STEPPED:
+    if max(one, two) < STEPPED:
         return 0
-    wanted = min(one, two) if min(one, two) >= STEPPED else longest
-    pairs = min(wanted, (len(x) - i) // 2)
+    # One number more is the first of what the longer has left, not of one more pair.
+    pairs = min(two if one == two + 1 else max(one, two), (len(x) - i) // 2)
     # Where a plain run begins, one of the two has come to its end, or there were no two.
     plain = next((j for j in range(i + 1, i + 2 * pairs) if _run(x, j, 1)), i + 2 * pairs)
-    return (plain - i) // 2
+    # The second one's last number may begin it: 5 1 6 1 7 1 1 1 is { 5 .. 7 / 1 * 5 }.
+    pairs = (plain - i + (plain < i + 2 * two)) // 2
+    return pairs if pairs >= EQUAL else 0
 
 
 def read(text: str) -> list[int]:
@@ -96,7 +161,7 @@ def _read(tokens: list[str]) -> tuple[list[int], list[str]]:
             case ["{", *rest]:
                 one, rest = _read(rest)
                 two, rest = _read(rest[1:])
-                found += [item for pair in zip(one, two, strict=True) for item in pair]
+                found += dsl.interleave(one, two)
                 tokens = rest[1:]
             case [value, "*", count, *rest]:
                 found += [int(value)] * int(count)

@@ -22,7 +22,8 @@ literal lists, or lists named before. These operations are defined; there is not
 Predicates: {predicates}.
 
 Under `Runs` the sequence is written again in short: `7 * 18` is 18 times 7, `10 .. 48` counts up to 48, \
-`10 ..3 40` goes by 3, and `{{ A / B }}` stands for the numbers of A and of B in turn.
+`10 ..3 40` goes by 3, and `{{ A / B }}` stands for the numbers of A and of B in turn, then what the \
+longer of them has left.
 
 Example. Sequence: [7, 7, 7, 7, 7, 10, 11, 12, 13, 14]
 sequence_1 = repeat_num(5, 7)

@@ -1,9 +1,9 @@
-"""Which sequences there is something to learn from: those of which the policy solves some programs, not all.
+"""Which sequences there is something to learn from: those whose programs are not all worth the same.
 
-Where all programs of a sequence are right, or none, their advantages are close to nothing, and a step that
-samples them is spent for nothing. So a few are sampled for many sequences now and then, and the steps up to
-the next time are given those between. The literature calls p (1 - p) of a sequence its learnability
-(Rutherford et al., "No Regrets", NeurIPS 2024, arXiv:2408.15099).
+Where all programs of a sequence earn one reward, right or wrong, their advantages are nothing, and a step
+that samples them is spent for nothing. So a few are sampled for many sequences now and then, and the steps up
+to the next time are given those whose rewards vary most. For a reward of 0 or 1 that is p (1 - p), which the
+literature calls a sequence's learnability (Rutherford et al., "No Regrets", NeurIPS 2024, arXiv:2408.15099).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from statistics import pvariance
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate import PartialState
@@ -71,9 +72,11 @@ class Screening:
         begun = step // every * every
         if self._now is None or self._now.step != begun:
             self._now = self._shared(begun, model)
-        places = list(self._now.places)
-        random.Random(f"{self.config.seed}/{begun}").shuffle(places)
         ranks, groups = PartialState(), len(rows) // self.config.samples
+        # No more than there are steps for: those first in which there is most to learn.
+        taken = self.config.screen_every * groups * ranks.num_processes or None
+        places = list(self._now.places[:taken])
+        random.Random(f"{self.config.seed}/{begun}").shuffle(places)
         first = ((step - begun) * ranks.num_processes + ranks.process_index) * groups
         found = []
         for i, row in enumerate(rows):
@@ -112,7 +115,7 @@ class Screening:
         places = learnable(policy, self.reward.sequences, some, config, self.reward.stopping.is_set)
         spent = time.monotonic() - started
         self.seconds += spent
-        say(f"screened at step {step}: {len(places)} of {wanted} sequences are solved now and then")
+        say(f"screened at step {step}: {len(places)} of {wanted} sequences have programs of different worth")
         if len(places) < config.batch_size:
             if self._now is None:
                 raise ConfigError(
@@ -130,7 +133,7 @@ def learnable(
     policy: Policy, sequences: Sequence[tuple[int, ...]], places: Sequence[int], config: ProgramConfig,
     stopping: Callable[[], bool],
 ) -> list[int]:  # fmt: skip
-    """Return those places whose sequence some of screen_samples programs make, and some do not.
+    """Return those places whose screen_samples programs are worth different rewards, most different first.
 
     raises  NoAnswer after max_outages tries
     """
@@ -144,11 +147,8 @@ def learnable(
     wanted = [sequence for sequence in some for _ in range(samples)]
     written = [text for own in texts for text in own]
     found = run_async(patiently(lambda: judge(wanted, written, executor, config.rules), config, stopping))
-    groups = [found[i : i + samples] for i in range(0, len(found), samples)]
-    # A right program that is worth no more than a wrong one is nothing to learn either.
-    return [
-        place
-        for place, group in zip(places, groups, strict=True)
-        if 0 < sum(r.solved for r in group) < samples
-        and max(r.reward for r in group if r.solved) > max(r.reward for r in group if not r.solved)
-    ]
+    spread = {
+        place: pvariance([rollout.reward for rollout in found[i * samples : (i + 1) * samples]])
+        for i, place in enumerate(places)
+    }
+    return sorted((place for place in places if spread[place] > 0), key=lambda place: -spread[place])

@@ -12,13 +12,17 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
 from trainer.channels.program.policy import Policy, prompt_of
+from trainer.channels.program.program_code import length_bits
 from trainer.channels.text.student import _adapter
 from trainer.config_program import ProgramConfig
 from trainer.tasks.sequences import Pair, stream
 from trainer.tasks.sequences_shorten import shorten
+from trainer.tasks.sequences_transcribe import transcribe
 
 # Batches are cut from a pool of so many pairs sorted by length, so that little of one is padding.
-POOL = 512
+POOL = 2048
+# The share of programs that only say the runs: what a policy falls back on where it sees nothing shorter.
+TRANSCRIBED = 0.5
 NO_LABEL = -100
 
 
@@ -50,17 +54,18 @@ class Example(NamedTuple):
 class Pairs(IterableDataset[list[Example]]):
     """Batches of generated pairs, without end: the train split only, each time drawn anew.
 
-    written  the share of programs left as the generator wrote them; the others are shortened
-    stages   what a batch holds, by the number of batches already given out
-    skip     batches already given out before, on a resume
+    stages       what a batch holds, by the number of batches already given out
+    transcribed  the share of programs that say the sequence's runs; the others are the generator's,
+                 shortened, where that is not longer
+    skip         batches already given out before, on a resume
     """
 
     def __init__(
-        self, tokenizer: Any, stages: list[Stage], steps: int, *, seed: int, written: float = 0.0,
+        self, tokenizer: Any, stages: list[Stage], steps: int, *, seed: int, transcribed: float = TRANSCRIBED,
         exclude: Collection[tuple[int, ...]] = (), max_tokens: int = 512, skip: int = 0,
     ) -> None:  # fmt: skip
         self.tokenizer, self.stages, self.steps, self.seed = tokenizer, stages, steps, seed
-        self.written, self.exclude, self.max_tokens, self.skip = written, exclude, max_tokens, skip
+        self.transcribed, self.exclude, self.max_tokens, self.skip = transcribed, exclude, max_tokens, skip
 
     def __iter__(self) -> Iterator[list[Example]]:
         given, rng = self.skip, random.Random(f"{self.seed}/{self.skip}")
@@ -84,7 +89,9 @@ class Pairs(IterableDataset[list[Example]]):
         return sorted({stage.max_length, max(24, stage.max_length // 2)})
 
     def _example(self, pair: Pair, rng: random.Random) -> Example:
-        program = pair.program if rng.random() < self.written else shorten(pair.program)
+        program = transcribe(pair.sequence)
+        if rng.random() >= self.transcribed:
+            program = min(shorten(pair.program), program, key=length_bits)
         encode: Callable[..., Any] = self.tokenizer
         prompt = encode(prompt_of(self.tokenizer, pair.sequence), add_special_tokens=False)["input_ids"]
         answer = encode(str(program), add_special_tokens=False)["input_ids"][: self.max_tokens]
