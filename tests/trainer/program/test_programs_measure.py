@@ -82,6 +82,8 @@ def test_baselines_are_what_they_say() -> None:
     )
     shortened = found["ground truth, shortened"].compression_rate
     assert shortened < found["ground truth, as written"].compression_rate < 0.6 < 0.9
+    runs = found["runs, transcribed"].compression_rate
+    assert found["ground truth, as written"].compression_rate < runs < 0.6
     assert found["literal program"].compression_rate > 1 and found["gzip, one by one"].compression_rate > 1
     assert entropy(bytes([0, 1, 2, 3])) == 2 and math.isclose(entropy(b"aaab"), 0.8112781, abs_tol=1e-6)
     assert pack(b"").data == b"" and pack(bytes(5000)).method != "raw"
