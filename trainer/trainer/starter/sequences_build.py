@@ -1,6 +1,6 @@
 """The recipe of the starter's sequence coder: a tiny policy, trained from scratch on generated pairs, on CPU.
 
-    python -m trainer.starter.sequences_build                 about an hour on two cores
+    python -m trainer.starter.sequences_build                 77 minutes on two slow cores
     python -m trainer.starter.sequences_build --resume        goes on where it was ended
     python -m trainer.starter.sequences_build --steps 2000 --out /tmp/coder     a small one, to look at
 

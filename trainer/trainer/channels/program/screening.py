@@ -73,9 +73,7 @@ class Screening:
         if self._now is None or self._now.step != begun:
             self._now = self._shared(begun, model)
         ranks, groups = PartialState(), len(rows) // self.config.samples
-        # No more than there are steps for: those first in which there is most to learn.
-        taken = self.config.screen_every * groups * ranks.num_processes or None
-        places = list(self._now.places[:taken])
+        places = list(self._now.places)
         random.Random(f"{self.config.seed}/{begun}").shuffle(places)
         first = ((step - begun) * ranks.num_processes + ranks.process_index) * groups
         found = []
@@ -120,10 +118,13 @@ class Screening:
             if self._now is None:
                 raise ConfigError(
                     f"screen_samples={config.screen_samples} leaves {len(places)} of {wanted} training "
-                    "sequences, as the policy always or never solves the others; a step takes batch_size="
+                    "sequences, as programs of each other one are worth the same; a step takes batch_size="
                     f"{config.batch_size}: give more --train-sequences, easier ones, or --screen-samples 0"
                 )
             places = self._now.places
+        # No more than there are steps for: those first in which there is most to learn.
+        taken = config.screen_every * config.batch_size * PartialState().num_processes
+        places = places[: taken or None]
         found = Screened(step, wanted, places, spent)
         self.run.append(SCREENINGS, [found._asdict()])
         return found
