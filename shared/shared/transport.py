@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import ssl
 import threading
@@ -37,6 +38,8 @@ from shared.errors import (
 from shared.peers import Peer, Peers
 from shared.wire import Problem, Wire
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R", bound=Wire)
 
@@ -45,6 +48,8 @@ COOL_DOWN_S = 5.0
 # Back-off between attempts: 0.1, 0.2, ... 2 s, each shortened at random by up to a half, so that
 # many clients do not come back in step.
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 2.0
+# A caller that waits longer than this is told so, and again each time it has passed.
+TELL_S = 15.0
 # A server drops idle connections after 75 s; leaving first avoids losing a request to that.
 KEEP_ALIVE_S = 30.0
 
@@ -132,7 +137,7 @@ class Transport:
 
         raises  RequestRefused as soon as a peer says so; else the last NoAnswer
         """
-        start = time.monotonic()
+        start = told = time.monotonic()
         end = start + self.deadline_s
         content = body.model_dump_json().encode() if body is not None else None
         headers = {**self._headers, **_TAGS.get(), "X-Request-ID": uuid.uuid4().hex}
@@ -157,6 +162,9 @@ class Transport:
                 last = start + self._reach_s if isinstance(error, _Unreachable) else end
                 if now + pause >= last:
                     raise
+                if now - told >= TELL_S:
+                    logger.warning("asked again for up to %.0f s more: %s", last - now, error)
+                    told = now
             finally:
                 self._give_back(peer)
             self.retries += 1
