@@ -12,14 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from shared.errors import Unavailable
 from shared.ports import free_port
 from trainer.cli import main
+from trainer.config import ConfigError
+from trainer.supervise import Service, services
 
 LOOP = "for n in range(3):\n    assert f(n) == 2 * n"
 
@@ -35,6 +39,28 @@ def test_a_service_that_is_not_there_is_said_within_seconds_with_the_verb_that_s
     assert time.monotonic() - started < 6
     said = capsys.readouterr().err
     assert f"{room} at {url}: not reachable" in said and f"start it (`psuedoptimal serve {room}`)" in said
+
+
+def test_a_service_that_ended_is_not_ready_because_another_answers_at_its_port(
+    rooms: Any, tmp_path: Path
+) -> None:
+    sandbox = urllib.parse.urlsplit(rooms.sandbox.url).port
+    second = Service("sandbox", tmp_path / "sandbox.log", port=sandbox or 0)
+    second.start()
+    try:
+        with pytest.raises((Unavailable, ConfigError), match=f"{sandbox}.*in use"):
+            for _ in range(100):
+                second.wait_ready(30)
+                time.sleep(0.1)
+    finally:
+        second.stop()
+
+
+def test_decoders_that_a_given_url_makes_needless_are_said(tmp_path: Path, capsys: Any) -> None:
+    given = ["http://127.0.0.1:9"]
+    with services(tmp_path, None, given, given, decoders=2) as urls:
+        assert urls == (given, given)
+    assert "decoders=2 starts none: decoder_url names" in capsys.readouterr().err
 
 
 def test_several_programs_are_told_apart_and_one_stands_alone(rooms: Any, capsys: Any) -> None:

@@ -71,8 +71,9 @@ class Service:
                 takes too long
         """
         start, told, limit = time.monotonic(), 0.0, timeout_s or READY_S[self.room]
-        while not is_ready(self.url):
-            assert self.process is not None
+        assert self.process is not None
+        # What answers at the port of a process that has ended is somebody else's.
+        while not is_ready(self.url) or self.process.poll() is not None:
             waited = time.monotonic() - start
             if self.process.poll() == REFUSED:
                 raise ConfigError(f"the {self.room} cannot be started so: {self.last_words()}")
@@ -228,6 +229,8 @@ def services(
     decoders  how many decoders are started; a batch is split over them
     raises   Unavailable if one that is started does not come up
     """
+    if decoder_url and decoders > 1:
+        print(f"decoders={decoders} starts none: decoder_url names those that are asked", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         started: list[Service] = []
 
