@@ -234,3 +234,29 @@ def test_the_published_measures_are_as_published() -> None:
     assert uniform_prior_bits(literal) == pytest.approx(1024 + 2 * 4.644, abs=0.01)
     assert uniform_prior_bits(parse("a = range_func_up(1, 5)\noutput = a")) == pytest.approx(25.29, abs=0.01)
     assert characters("a = 1\n") == 6
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["1" + "+1" * 400, "-" * 400 + "1", "(" + "1)(" * 400 + "2)", f"[0x{'f' * 4000}]", "[" + "9" * 400 + "]"],
+)
+def test_what_is_too_deep_or_too_large_for_the_dsl_is_other_python(argument: str) -> None:
+    source = f"output = repeat_num({argument}, 7)\n"
+    with pytest.raises(NotDsl):
+        parse(source)
+    assert length_bits(source) > 0 and back(source) == source
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        Line("range_func_interval", (0, 10_000, 20_000)), Line("range_func_interval", (0, 60_000, 2)),
+        Line("repeat_num", (1 << 20, 7)), Line("set_list", (tuple([7] * 70_000),)),
+        Line("set_list", (((1 << 1024) - 1, 1 - (1 << 1024)),)),
+    ],
+    ids=lambda line: line.operation,
+)  # fmt: skip
+def test_every_program_that_has_a_code_is_read_back_from_it(line: Line) -> None:
+    assert back(Program((line,))) == Program((line,))
+    several = Line("concatenate", (Ref(0),) * 9000)
+    assert back(Program((line, several))) == Program((line, several))

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 MAX_UNARY = 4096
+MAX_WIDTH = 1025  # bits of a number by the delta code: a sign, and the largest that a program may have
 
 
 class BitsError(ValueError):
@@ -87,6 +88,8 @@ def delta(value: int) -> str:
 def read_delta(bits: Bits) -> int:
     """Read what `delta` wrote."""
     width = read_gamma(bits)
+    if width > MAX_WIDTH:
+        raise BitsError(f"a number of {min(width, 10**9)} bits, before bit {bits.place}")
     return (1 << width) + bits.number(width) - 1
 
 

@@ -97,7 +97,9 @@ def read_free(bits: Bits) -> str:
     try:
         if flag == "1":
             opened = zlib.decompressobj(-15)
-            data = opened.decompress(data, MAX_LIST) + opened.flush()
+            data = opened.decompress(data, MAX_LIST + 1)
+            if not opened.eof:
+                raise BitsError(f"free Python of over {MAX_LIST} bytes, or without an end")
         return data.decode("utf-8", "surrogatepass")
     except (zlib.error, UnicodeDecodeError) as error:
         raise BitsError(f"free Python cannot be read: {error}") from error

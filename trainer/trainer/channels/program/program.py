@@ -25,6 +25,7 @@ OPERATIONS = tuple(SIGNATURES)
 SAME = ""  # the operation of `output = sequence_N`
 MAX_LINES = 1000
 MAX_VALUES = 1_000_000
+MAX_NUMBER_BITS = 1024  # of a number in a program of the DSL; a text with a larger one is other Python
 OPTIONAL = {"scan_add": "initializer"}
 
 
@@ -134,19 +135,30 @@ def _read(node: ast.expr, kind: str, known: dict[str, int]) -> Argument:
         return tuple(_number(item) for item in node.elts)
     if kind in "iI":
         return _number(node)
-    raise NotDsl(f"line {node.lineno}: {ast.unparse(node)[:60]} cannot stand here")
+    raise NotDsl(f"line {node.lineno}: {_shown(node)} cannot stand here")
 
 
 def _number(node: ast.expr) -> int:
     match node:
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            return value
+            found = value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(value))) if not isinstance(
             value, bool
         ):
-            return -value
+            found = -value
         case _:
-            raise NotDsl(f"line {node.lineno}: {ast.unparse(node)[:60]} is no whole number")
+            raise NotDsl(f"line {node.lineno}: {_shown(node)} is no whole number")
+    if found.bit_length() > MAX_NUMBER_BITS:
+        raise NotDsl(f"line {node.lineno}: a number of {found.bit_length()} bits")
+    return found
+
+
+def _shown(node: ast.expr) -> str:
+    """Return the beginning of an expression; of one nested too deep to be written, its kind."""
+    try:
+        return ast.unparse(node)[:60]
+    except (RecursionError, ValueError):
+        return f"this {type(node).__name__}"
 
 
 def values(program: Program) -> list[list[int]]:

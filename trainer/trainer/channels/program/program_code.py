@@ -13,7 +13,7 @@ earliest line that no line has used yet.
 
 from __future__ import annotations
 
-from trainer.channels.program.bits import Bits, BitsError, Huffman, plain, read_rice, rice
+from trainer.channels.program.bits import MAX_UNARY, Bits, BitsError, Huffman, plain, read_rice, rice
 from trainer.channels.program.odd_code import PREDICATE_CODE, read_free, read_odd, write_free, write_odd
 from trainer.channels.program.program import (
     MAX_LINES,
@@ -157,15 +157,24 @@ def _fits(field: str, value: Argument) -> bool:
         case "ref":
             return isinstance(value, Ref)
         case "pair" | "refs":
-            return all(isinstance(v, Ref) for v in value) and (field == "pair" or len(value) >= 2)
+            return all(isinstance(v, Ref) for v in value) and (
+                field == "pair" or _rice_fits(len(value) - 2, 1)
+            )
         case "pred":
             return True
         case "bytes":
-            return not isinstance(value, Ref) and len(value) > 0 and min(value) >= 0 and max(value) < 256
+            if isinstance(value, Ref) or not _rice_fits(len(value) - 1, 4):
+                return False
+            return min(value) >= 0 and max(value) < 256
         case "init":
             return all(0 <= v < 256 for v in value)
         case _:
-            return 0 <= value < 1 << 16
+            return _rice_fits(value, int(field[1:]))
+
+
+def _rice_fits(value: int, k: int) -> bool:
+    """Whether Rice's code of a number is read back, whose first part is in unary."""
+    return value >= 0 and value >> k <= MAX_UNARY
 
 
 def _field(field: str, value: Argument, order: Order) -> str:
