@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -60,15 +61,53 @@ def command(args: argparse.Namespace) -> int:
         data = args.file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{args.file}: {error.strerror}; give a file that can be read") from error
-    out = args.output or _default_output(args)
-    if out.exists() and not args.force:
-        raise ConfigError(f"{out}: is there already; give another -o, or --force")
+    out = _place(args)
     try:
         with told_where(lambda: f"{out} was not written"):
             return _archive(args, data, out) if args.verb == "archive" else _unarchive(args, data, out)
     except ArchiveError as error:
         print(f"psuedoptimal: {args.file}: {error}", file=sys.stderr)
         return 1
+
+
+def _place(args: argparse.Namespace) -> Path:
+    """Return where to write. Raises ConfigError, before any work, if that cannot be."""
+    out: Path = args.output or _default_output(args)
+    try:
+        if not out.exists():
+            pass
+        elif not args.force:
+            raise ConfigError(f"{out}: is there already; give another -o, or --force")
+        elif not out.is_file():
+            raise ConfigError(f"{out}: is no regular file, which --force would replace; give another -o")
+        elif out.samefile(args.file):
+            raise ConfigError(f"{out}: is the file itself, which is left as it is; give another -o")
+        out = out.resolve() if out.is_symlink() else out
+    except OSError as error:
+        raise ConfigError(f"{str(out)[:200]}: {error.strerror}; give another -o") from error
+    try_place(out)
+    return out
+
+
+def try_place(out: Path) -> None:
+    """Raise ConfigError if no file can be written there."""
+    partial = _partial(out)
+    try:
+        with partial.open("xb"):
+            pass
+        partial.unlink()
+        out.is_file()  # A name that is too long is an error of this as well.
+    except OSError as error:
+        raise _unwritten(out, error) from error
+
+
+def _partial(out: Path) -> Path:
+    """Return a name beside it that is nobody's."""
+    return out.with_name(f".{out.name}"[:40] + f".{secrets.token_hex(8)}.partial")
+
+
+def _unwritten(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{str(out)[:200]}: {error.strerror}; give a place that can be written to")
 
 
 def _default_output(args: argparse.Namespace) -> Path:
@@ -81,17 +120,20 @@ def _default_output(args: argparse.Namespace) -> Path:
 
 
 def _archive(args: argparse.Namespace, data: bytes, out: Path) -> int:
-    if args.chunk < 1 or args.samples < 1:
-        raise ConfigError(f"--chunk {args.chunk} --samples {args.samples}: give whole numbers from 1")
+    for flag in ("chunk", "samples", "max_tokens"):
+        at_least_one(args, flag)
     from trainer.channels.program.archive import make, read
+    from trainer.channels.program.execution import Executor
     from trainer.tasks.sequences_files import chunks
 
     parts = chunks(data, args.chunk)
     with executor_of(args.sandbox_url, args.sandbox_token_file) as executor:
         programs = coded_by(args.coder, parts, executor, samples=args.samples, max_tokens=args.max_tokens)
-        made = make(data, args.chunk, programs)
+        # Executed once more, by one that remembers nothing: what was luck is no program of the chunk.
+        again = Executor(executor.client, executor.limits)
+        made = make(data, args.chunk, sure(programs, parts, again))
         # What was written must give the file back, before anybody deletes it.
-        if read(made.data).restore(lambda texts: _values(texts, executor)) != data:
+        if read(made.data).restore(lambda texts: _values(texts, again)) != data:
             raise AssertionError("an archive that passed its checks restores another file")
     _write(out, made.data)
     rate = len(made.data) / len(data) if data else None
@@ -137,6 +179,26 @@ def coded_by(
     return [known[part] for part in parts]
 
 
+def sure(
+    programs: Sequence[str | None], parts: Sequence[tuple[int, ...]], executor: Executor
+) -> list[str | None]:
+    """Return the programs without those that cannot be relied on to make their chunk, executed once more."""
+    from trainer.channels.program.archive import lasting
+
+    texts = list(dict.fromkeys(text for text in programs if text is not None and lasting(text)))
+    values = dict(zip(texts, _values(texts, executor), strict=True))
+    return [
+        text if text is not None and values.get(text) == part else None
+        for text, part in zip(programs, parts, strict=True)
+    ]
+
+
+def at_least_one(args: argparse.Namespace, flag: str) -> None:
+    """Raise ConfigError if a flag's number is below 1."""
+    if (value := getattr(args, flag)) < 1:
+        raise ConfigError(f"--{flag.replace('_', '-')} {value}: give a whole number from 1")
+
+
 def _unarchive(args: argparse.Namespace, data: bytes, out: Path) -> int:
     from trainer.channels.program.archive import read
 
@@ -160,13 +222,14 @@ def _values(texts: list[str], executor: Executor) -> list[tuple[int, ...] | None
 
 
 def _write(out: Path, data: bytes) -> None:
-    partial = out.with_name(f".{out.name}.partial")
+    partial = _partial(out)
     try:
-        partial.write_bytes(data)
+        with partial.open("xb") as file:
+            file.write(data)
         partial.replace(out)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ConfigError(f"{out}: {error.strerror}; give a place that can be written to") from error
+        raise _unwritten(out, error) from error
 
 
 @contextmanager

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import random
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from shared.clients import run
+from trainer.channels.program import archive
 from trainer.channels.program.archive import ArchiveError, make, read
+from trainer.channels.program.bits import delta, gamma, whole
 from trainer.channels.program.environment import Rules, judge
 from trainer.channels.program.execution import Executor
+from trainer.channels.program.odd_code import write_free
+from trainer.channels.program.program import Line, Program
+from trainer.channels.program.program_code import encode
 from trainer.cli import main
-from trainer.measure.programs import literal
+from trainer.cli_program import sure
+from trainer.measure.programs import METHODS, literal
 from trainer.supervise import Service
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_files import chunks
@@ -109,3 +118,81 @@ def test_the_verbs_restore_a_file_and_refuse_a_damaged_one(
     packed.write_bytes(packed.read_bytes()[:-3] + b"abc")
     assert main(["unarchive", str(packed), "-o", str(out), "--force", *url]) == 1
     assert "checksum" in capsys.readouterr().err and out.read_bytes() == source.read_bytes()
+
+
+def sealed(bits: str, *, size: int = 10, method: int = 0, rest: bytes = b"") -> bytes:
+    """Return an archive with a right checksum, as a stranger might make one."""
+    body = archive.MAGIC + bytes([archive.VERSION]) + bytes(archive.HASH)
+    packed = archive._packed(bits)
+    body += b"".join(map(archive._varint, (size, size, len(packed)))) + packed + bytes([method]) + rest
+    return body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def free(text: bytes) -> str:
+    """Return the code of a free program of so much text, compressed; no flag before it."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = packer.compress(text) + packer.flush()
+    head = encode("import no_dsl\n")[: len(encode("import no_dsl\n")) - len(write_free("import no_dsl\n"))]
+    return head + "1" + delta(len(data)) + "".join(format(byte, "08b") for byte in data)
+
+
+@pytest.mark.parametrize("width", [1026, 1 << 40, 1 << 1000])
+def test_a_strangers_number_takes_no_more_memory_than_numbers_have(width: int) -> None:
+    program = Program((Line("set_list", ((-5, 7),)),))
+    code = encode(program)
+    number = whole(-5)
+    assert code.count(number) == 1
+    told = gamma(width) + "1" * min(width, 2000)
+    with pytest.raises(ArchiveError, match="a number of"):
+        read(sealed("1" + code.replace(number, told)))
+
+
+def test_what_a_stranger_compressed_grows_no_larger_than_the_file_says() -> None:
+    packed = zstandard.ZstdCompressor().compress(bytes(30_000_000))
+    rest = sealed("0", method=list(METHODS).index("zstd"), rest=packed)
+    program = sealed("1" + free(b" " * 30_000_000))
+    tracemalloc.start()
+    try:
+        opened = read(rest)
+        assert len(opened.rest) == 11
+        with pytest.raises(ArchiveError, match="is not the file"):
+            opened.restore(lambda texts: [])
+        with pytest.raises(ArchiveError, match="free Python of over 1000000 bytes"):
+            read(program)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_program_that_may_make_something_else_tomorrow_is_in_no_archive(executor: Executor) -> None:
+    part = tuple(range(40))
+    texts = {
+        "output = range_func_up(0, 39)": True,
+        "output = [i for i in range(40)]": True,
+        "import time\noutput = list(range(40 if time.time() > 0 else 1))": False,
+        "output = list(range(40 if hash('a') else 40))": False,
+        "output = list(range(40 if range.__name__ else 1))": False,
+        "output = list(range(39))": False,
+    }
+    assert sure([*texts, None], [part] * (len(texts) + 1), executor) == [
+        *(text if kept else None for text, kept in texts.items()), None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["archive", "unarchive"])
+def test_a_place_that_cannot_be_written_to_is_said_before_any_work(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, link, gone = tmp_path / "x.psda", tmp_path / "link", tmp_path / "no"
+    file.write_bytes(b"abc")
+    link.symlink_to(file)
+    for out, said in (
+        (gone / "x", f"{gone}/x: No such file or directory"), (tmp_path, f"{tmp_path}: is no regular file"),
+        (tmp_path / ("n" * 300), "File name too long"),
+        (file, "is the file itself"), (link, "is the file itself"), ("/dev/null", "is no regular file"),
+    ):  # fmt: skip
+        # The sandbox of that URL is never asked: nothing listens there.
+        argv = [verb, str(file), "-o", str(out), "--force", "--sandbox-url", "http://127.0.0.1:9"]
+        assert main(argv) == 2
+        assert said in capsys.readouterr().err
+    assert file.read_bytes() == b"abc" and sorted(tmp_path.iterdir()) == [link, file]

@@ -6,11 +6,14 @@
 
 The rule that chooses is the evaluation's (measure/programs.py). Programs are executed by the sandbox when an
 archive is opened, as they were when it was made: an archive is a stranger's code. One of a changed byte is
-refused by its checksum, and what comes out is checked against the file's own hash.
+refused by its checksum, and what comes out is checked against the file's own hash. A program that may make
+something else on another day, for it asks for the time, for chance or for the machine, is in no archive: see
+`lasting`.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import lzma
 import zlib
@@ -20,12 +23,28 @@ from typing import NamedTuple
 import zstandard
 
 from trainer.channels.program.bits import Bits, BitsError
+from trainer.channels.program.program import NotDsl, parse
 from trainer.channels.program.program_code import decode, encode
 from trainer.measure.programs import METHODS, choose
 
 MAGIC, VERSION, HASH = b"PSDA", 1, 32
 LEAST = len(MAGIC) + 1 + HASH + 8
 MAX_BYTES = 1 << 32
+# What gives free Python more than its own text says.
+_REACHING = {
+    "open",
+    "input",
+    "eval",
+    "exec",
+    "compile",
+    "getattr",
+    "vars",
+    "globals",
+    "locals",
+    "dir",
+    "id",
+    "hash",
+}
 
 
 class ArchiveError(ValueError):
@@ -72,6 +91,27 @@ def make(data: bytes, chunk: int, programs: Sequence[str | None]) -> Made:
     return Made(
         sealed, len(parts), len(used), sum(map(len, used)), choice.fallback.method, len(choice.fallback.data)
     )
+
+
+def lasting(program: str) -> bool:
+    """Whether a program can make one value only, as far as its text says: one of the DSL, or Python that
+    imports nothing, reaches for no name with an underscore before it and calls none of _REACHING."""
+    try:
+        parse(program)
+    except NotDsl:
+        try:
+            nodes = list(ast.walk(ast.parse(program)))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    else:
+        return True
+    for node in nodes:
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                return False
+            case ast.Name(id=name) | ast.Attribute(attr=name) if name.startswith("_") or name in _REACHING:
+                return False
+    return True
 
 
 class Opened(NamedTuple):
@@ -151,7 +191,9 @@ def _unpacked(method: int, data: bytes, size: int) -> bytes:
             case "xz":
                 return lzma.LZMADecompressor().decompress(data, size + 1)
             case _:
-                return zstandard.ZstdDecompressor().decompress(data, max_output_size=max(size, 1))
+                # `decompress` would believe the size that the data itself states.
+                with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+                    return reader.read(size + 1)
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
         raise ArchiveError(f"damaged: {names[method]}: {error}") from error
 
