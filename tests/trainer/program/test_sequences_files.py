@@ -43,7 +43,11 @@ def test_json_lines_hold_sequences_texts_and_json_in_strings(tmp_path: Path) -> 
         ('{"sequence": [1.5]}', r"sequence\[0\]=1.5"),
         ('{"sequence": [true]}', r"sequence\[0\]=True"),
         ('{"text": "no list here"}', "no list of numbers"),
+        ('{"text": "Following sequence: [1, 2.5], before it [9, 9]"}', "no list of numbers.*2.5"),
+        ('{"text": "Following sequence: [1, ' + "7" * 5000 + ']"}', "no list of numbers"),
+        ("[" * 100_000, "not JSON"),
         ('{"sequence": [1], "program": "import os"}', "program"),
+        ('{"sequence": [1], "program": "output = repeat_num(1' + "+1" * 400 + ', 7)"}', "program"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(line: str, said: str, tmp_path: Path) -> None:
@@ -52,6 +56,13 @@ def test_a_bad_row_is_named_by_file_and_line(line: str, said: str, tmp_path: Pat
     with pytest.raises(ConfigError, match=said) as error:
         read_sequences(file)
     assert str(error.value).startswith(f"{file}:3:")
+
+
+def test_a_list_in_a_text_may_be_written_as_people_do(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    for text, found in (("[007, 1]", (7, 1)), ("[7, 1,  ]", (7, 1)), ("a [x] then [ 3 ,4 ]", (3, 4))):
+        file.write_text(json.dumps({"text": text}))
+        assert read_sequences(file)[0].sequence == found
 
 
 def test_number_lists_and_their_bad_rows(tmp_path: Path) -> None:
@@ -69,6 +80,8 @@ def test_bytes_text_dna_and_sound_are_cut_into_chunks(tmp_path: Path) -> None:
     assert len(read_sequences(tmp_path / "a.bin", limit=1)) == 1
     (tmp_path / "a.txt").write_text("é")
     assert read_sequences(tmp_path / "a.txt")[0].sequence == (195, 169)
+    (tmp_path / "b.txt").write_bytes(b"ab\r\n")
+    assert read_sequences(tmp_path / "b.txt")[0].sequence == tuple(b"ab\r\n")
     (tmp_path / "a.fasta").write_text(">name\nACGT\nnacg\n")
     assert read_sequences(tmp_path / "a.fasta", chunk=6)[0].sequence == (0, 1, 2, 3, 4, 0)
     (tmp_path / "b.fasta").write_text(">name\nAC!T\n")

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from trainer.channels.program.program import SAME, Argument, Line, Program, Ref, next_value, values
 from trainer.channels.program.program_code import length_bits
+from trainer.config import ConfigError
 
 SPLITS = ("train", "validation", "test")
 # Hash buckets of 1,000: no sequence is in two splits, whatever seed draws it.
@@ -200,7 +201,7 @@ def stream(
     seed        the same seed gives the same pairs
     max_length  bytes of a sequence at most
     exclude     sequences never to give out, e.g. a test set's
-    raises      ValueError if nothing fits for MAX_BARREN draws
+    raises      ConfigError, a ValueError, if nothing fits for MAX_BARREN draws
     """
     rng = random.Random(f"{split}/{seed}")
     barren = 0
@@ -208,7 +209,8 @@ def stream(
         pair = draw(rng, weights)
         barren += 1
         if barren > MAX_BARREN:
-            raise ValueError(f"no {split} pair of {min_length} to {max_length} bytes in {MAX_BARREN} draws")
+            what = f"no {split} pair of {min_length} to {max_length} bytes in {MAX_BARREN} draws"
+            raise ConfigError(f"{what}: give a max_length of 16 or more, or fewer sequences")
         if not min_length <= len(pair.sequence) <= max_length or pair.sequence in exclude:
             continue
         if split is not None and split_of(pair.sequence) != split:

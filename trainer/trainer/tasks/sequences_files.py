@@ -25,7 +25,7 @@ SUFFIXES: dict[str, Kind] = {
 }  # fmt: skip
 CHUNK = 128
 BASES = "ACGTNRYSWKMBDHV"  # IUPAC's letters; gaps are none of a sequence's
-_LIST = re.compile(r"\[\s*-?\d+(?:\s*,\s*-?\d+)*\s*,?\s*\]")
+_LIST = re.compile(r"\[\s*-?[0-9]{1,9}(?:\s*,\s*-?[0-9]{1,9})*\s*,?\s*\]")
 _TOLD = re.compile(r"(?:following|input) sequence\s*:", re.IGNORECASE)
 
 
@@ -58,7 +58,9 @@ def read_sequences(
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}; give a file that can be read") from error
     except (UnicodeDecodeError, wave.Error, EOFError) as error:
-        raise ConfigError(f"{path}: not {kind}: {error}; name what it is, e.g. bytes") from error
+        raise ConfigError(
+            f"{path}: not {kind}: {error or type(error).__name__}; name what it is, e.g. bytes"
+        ) from error
     if not found:
         raise ConfigError(f"{path}: no sequence in it")
     return found
@@ -77,7 +79,8 @@ def _rows(path: Path, kind: Kind, chunk: int) -> Iterator[Row]:
             with wave.open(str(path), "rb") as sound:
                 data = sound.readframes(sound.getnframes())
         case "text":
-            data = path.read_text(encoding="utf-8").encode()
+            data = path.read_bytes()
+            data.decode()  # It is text, but its bytes are the sequence: line ends as they are.
         case "dna":
             data = _dna(path)
         case _:
@@ -114,24 +117,31 @@ def _json_row(line: str, place: str) -> Row:
 def _loaded(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{place}: not JSON ({error}): {text.strip()[:60]!r}") from error
 
 
 def _told(text: str, place: str) -> Any:
-    """Return the list that a text speaks of: the first one after "following sequence:"."""
+    """Return the list that a text speaks of: the one after "following sequence:", else the first."""
     start = _TOLD.search(text)
-    found = _LIST.search(text, start.end() if start else 0)
+    if start:
+        opened = text.find("[", start.end())
+        found = _LIST.match(text, opened) if opened >= 0 else None
+    else:
+        found = _LIST.search(text)
     if found is None:
-        raise ConfigError(f"{place}: no list of numbers after `following sequence:` in {text[:60]!r}")
-    return json.loads(found[0].replace(",]", "]").replace(", ]", "]"))
+        said = text[start.end() if start else 0 :].strip()
+        raise ConfigError(f"{place}: no list of numbers after `following sequence:` in {said[:60]!r}")
+    return [int(number) for number in re.findall(r"-?[0-9]+", found[0])]
 
 
 def _number_row(line: str, place: str) -> Row:
     numbers = []
     for item in re.split(r"[,;\s]+", line.strip().strip("[]").strip()):
-        if not re.fullmatch(r"[+-]?\d+", item):
-            raise ConfigError(f"{place}: {item[:30]!r} is no whole number; one sequence a line, by commas")
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", item):
+            raise ConfigError(
+                f"{place}: {item[:30]!r} is no whole number from 0 to 255; one sequence a line, by commas"
+            )
         numbers.append(int(item))
     return Row(checked(numbers, place), place)
 
