@@ -54,7 +54,7 @@ def test_help_lists_every_verb_and_no_arguments_are_a_wrong_request(capsys: Any)
             ["train", "--seed", "1", "program"],
             "'program': take text, program or latent, right behind the verb",
         ),
-        (["doctor", "extra"], "extra: one argument too many"),
+        (["doctor", "extra"], "extra: one argument too many, or one that belongs in front of the flags"),
         (["train", "text", "--learning_rat", "1"], "did you mean --learning_rate?"),
         (["train", "text", "--learning-rate", "fast"], "learning_rate='fast'"),
         (["train", "text", "--config", "nowhere"], "no such file"),

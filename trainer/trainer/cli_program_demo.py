@@ -43,6 +43,9 @@ def command(args: argparse.Namespace) -> int:
     """
     seeds, names = seeds_of(args.seeds), ("max_seconds", "heldout_sequences")
     flags = {name: value for name in names if (value := getattr(args, name)) is not None}
+    from trainer.measure.programs_evaluate import numbers
+
+    numbers("--samples", args.samples)
     config = resolve(ProgramConfig, [args.config], flags)
     refuse_inside_run(args.runs)
     check_program(config)

@@ -229,7 +229,10 @@ def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> N
     known = [option for action in parser._actions for option in action.option_strings]
     flag = unknown[0].split("=")[0]
     if not flag.startswith("-"):
-        parser.error(f"{unknown[0]}: one argument too many; see {parser.prog} --help")
+        parser.error(
+            f"{unknown[0]}: one argument too many, or one that belongs in front of the flags; "
+            f"see {parser.prog} --help"
+        )
     near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
     parser.error(
         f"{flag}: no such flag" + (f"; did you mean {near[0]}?" if near else f"; see {parser.prog} --help")

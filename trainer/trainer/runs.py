@@ -83,7 +83,8 @@ class Run:
             folder.mkdir(parents=True)
         except FileExistsError as error:
             raise ConfigError(
-                f"{folder}: there is a run of that name; use `--resume {folder}` or another --name"
+                f"{folder}: there is a run of that name; use `--resume {folder}`, or give the new "
+                "run another place (--name, or --output-dir)"
             ) from error
         run = cls(folder)
         run.checkpoints.mkdir()

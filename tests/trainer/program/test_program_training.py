@@ -269,6 +269,20 @@ def test_a_hundred_sequences_are_evaluated_by_one_request(
     assert four["accuracy"] >= one["accuracy"] and four["bits_per_sequence"] <= one["bits_per_sequence"]
 
 
+def test_a_run_keeps_its_evaluation_however_its_folder_is_written(
+    whole: Path, sandbox: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--n", "4", "--max-length", "24", "--max-tokens", "48", "--sandbox-url", sandbox.url]
+    assert main(["evaluate", "program", f"{whole.parent}/./{whole.name}/", *flags]) == 0
+    kept = (whole / "evaluation.json").read_text()
+    assert [row["figures"]["n"] for row in json.loads(kept)["rows"]] == [4]
+    answers = whole.parent / "answers.jsonl"
+    answers.write_text('{"sequence": [1, 2], "generation": "output = [1, 2]"}\n')
+    assert main(["evaluate", "program", str(whole), "--answers", str(answers)]) == 2
+    assert "leave out CODER" in capsys.readouterr().err
+    assert (whole / "evaluation.json").read_text() == kept
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
     for flags, said in (
         ({"use_8bit_quantization": True}, "8-bit weights cannot be trained"),

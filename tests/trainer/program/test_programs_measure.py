@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import math
 import random
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from trainer.channels.program.environment import Rollout, Rules
+from trainer.channels.program.environment import Rollout, Rules, beginning_of
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.program_code import length_bits
+from trainer.cli import main
 from trainer.measure.programs import alone, baselines, choose, entropy, figures, pack
 from trainer.measure.programs_answers import judge_answers, program_of, read_answers
+from trainer.measure.programs_evaluate import sets_of
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_shorten import shorten
 
@@ -116,3 +119,42 @@ def test_another_models_answers_are_read_and_judged_as_published(data: Path, exe
 )  # fmt: skip
 def test_a_program_is_found_in_an_answer(answer: str) -> None:
     assert program_of(answer, "Write one.\n\nThe program is:") == "output = [1]\n"
+
+
+@pytest.mark.parametrize("size", range(64, 129))
+def test_a_beginning_is_counted_in_whole_bytes(size: int) -> None:
+    sequence = tuple(range(size))
+    for right in (15, 16, 31, 32, 63, 64):
+        one = rollout(9, "wrong", 0.0)._replace(beginning=beginning_of(sequence, sequence[:right]))
+        found = figures([sequence], [one]).prefix_accuracy
+        assert found == {k: float(right >= min(k, size)) for k in (16, 32, 64, 128)}
+
+
+def test_what_asks_for_nothing_or_has_no_place_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"sequence": [1, 2], "generation": "output = [1, 2]"}\n')
+    for flags, said in (
+        (["--n", "0"], "--n 0: give a whole number from 1"),
+        (["--max-tokens", "-3"], "--max-tokens -3: give a whole number from 1"),
+        (["--samples", ","], "--samples ',': give numbers from 1"),
+        (["--output", f"{tmp_path}/no/x"], f"{tmp_path}/no/x: No such file or directory; give a place"),
+        (["--answers", str(one), "--data", str(one)], "leave out CODER, --data and --corpora"),
+        (["--max-length", "2", "--n", "5"], "bytes in 10000 draws: give a max_length of"),
+    ):  # fmt: skip
+        assert main(["evaluate", "program", *flags, "--sandbox-url", "http://127.0.0.1:9"]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["demo", "program", "--samples", "abc", "--runs", str(tmp_path / "runs")]) == 2
+    assert "--samples 'abc'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_files_of_one_name_are_two_sets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.csv").write_text("1,2\n" * (1 if name == "a" else 2))
+    files = [tmp_path / "a/x.csv", tmp_path / "b/x.csv"]
+    args = Namespace(max_length="64", n=3, data=[*files, files[0]], corpora=None)
+    assert [(one.name, len(one.sequences)) for one in sets_of(args)][1:] == [
+        (str(files[0]), 1), (str(files[1]), 2),
+    ]  # fmt: skip

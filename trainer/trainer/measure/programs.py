@@ -181,7 +181,10 @@ def figures(sequences: Sequence[Sequence8], rollouts: Sequence[Rollout]) -> Figu
         coded=fmean(choice.coded),
         precision=sum(r.bits for _, r in solved) / zipped if solved else None,
         prefix_accuracy={
-            k: fmean(r.beginning * len(s) >= min(k, len(s)) for s, r in zip(sequences, rollouts, strict=True))
+            k: fmean(
+                round(r.beginning * len(s)) >= min(k, len(s))
+                for s, r in zip(sequences, rollouts, strict=True)
+            )
             for k in PREFIXES
         },
     )

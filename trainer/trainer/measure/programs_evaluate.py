@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from trainer.channels.program.environment import Rules
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.program import Program
-from trainer.cli_program import executor_of
+from trainer.cli_program import at_least_one, executor_of, try_place
 from trainer.config import ConfigError
 from trainer.config_program import CHUNK, STARTER
 from trainer.measure.evaluation_file import command_line
@@ -83,13 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     started = time.monotonic()
+    _check(args)
     with executor_of(args.sandbox_url, args.sandbox_token_file) as executor:
         if args.answers:
             rows = [_answers(args, executor)]
         else:
             sets = sets_of(args)
             coders = args.coders or [STARTER]
-            each = sum(len(one.sequences) * n for one in sets for n in _numbers("--samples", args.samples))
+            each = sum(len(one.sequences) * n for one in sets for n in numbers("--samples", args.samples))
             pace = Pace("programs", each * len(coders))
             with told_where(lambda: "nothing was written"):
                 rows = [row for coder in coders for row in _coder(args, coder, sets, executor, pace)]
@@ -102,7 +104,7 @@ def command(args: argparse.Namespace) -> int:
     written = json.dumps(found, indent=1)
     for folder in (Path(coder) for coder in args.coders):
         if (folder / "config.yaml").is_file():
-            own = {**found, "rows": [row for row in rows if row["coder"] == str(folder)]}
+            own = {**found, "rows": [row for row in rows if Path(row["coder"]) == folder]}
             Run(folder).write_text("evaluation.json", json.dumps(own, indent=1) + "\n")
     if args.output:
         args.output.write_text(written + "\n", encoding="utf-8")
@@ -110,19 +112,34 @@ def command(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Raise ConfigError for what would be found wrong only after the work, or do none."""
+    for flag in ("n", "max_tokens"):
+        at_least_one(args, flag)
+    numbers("--samples", args.samples)
+    if args.answers and (args.coders or args.data or args.corpora):
+        raise ConfigError(
+            "--answers has sequences and programs of its own: leave out CODER, --data and --corpora"
+        )
+    if args.output:
+        try_place(args.output)
+
+
 def sets_of(args: argparse.Namespace) -> list[Set]:
     """Return the sets that the command line asks for. Raises ConfigError."""
     found = []
-    for limit in _numbers("--max-length", args.max_length):
+    for limit in numbers("--max-length", args.max_length):
         pairs = generate("test", args.n, DATA_SEED, max_length=limit)
         truth = [(pair.program, shorten(pair.program)) for pair in pairs]
         found.append(Set(f"generated, up to {limit}", [pair.sequence for pair in pairs], truth))
     files = list(args.data)
     if args.corpora:
         files += [args.corpora / f"{name}.bin" for name in CORPORA]
-    for file in files:
+    stems = Counter(file.stem for file in files)
+    for file in dict.fromkeys(files):
         rows = read_sequences(file, chunk=CHUNK, limit=args.n)
-        found.append(Set(file.stem, [row.sequence for row in rows], []))
+        name = file.stem if stems[file.stem] == 1 else str(file)
+        found.append(Set(name, [row.sequence for row in rows], []))
     return found
 
 
@@ -138,7 +155,7 @@ def _coder(
 
         torch.set_num_threads(args.threads)
     for one in sets:
-        for samples in _numbers("--samples", args.samples):
+        for samples in numbers("--samples", args.samples):
             found = search(
                 policy, one.sequences, executor, Rules(), samples=samples, max_tokens=args.max_tokens,
                 seed=args.seed,
@@ -168,12 +185,13 @@ def _row(coder: str, one: Set, samples: int, measured: Figures) -> dict[str, Any
     }  # fmt: skip
 
 
-def _numbers(flag: str, text: str) -> list[int]:
+def numbers(flag: str, text: str) -> list[int]:
+    """Return whole numbers from 1, as a flag has them by comma. Raises ConfigError."""
     try:
         found = [int(part) for part in str(text).split(",") if part]
     except ValueError as error:
         raise ConfigError(f"{flag} {text!r}: give whole numbers by comma, e.g. 1,16") from error
-    if any(number < 1 for number in found):
+    if not found or any(number < 1 for number in found):
         raise ConfigError(f"{flag} {text!r}: give numbers from 1")
     return found
 
