@@ -81,5 +81,5 @@ def command(args: argparse.Namespace) -> int:
     code = code or run_verb("report", "program", *map(str, students), quiet=args.json)
     if not code:
         closing(list(students), time.monotonic() - started)
-        print(f"{len(students)} run folders in {args.runs}", file=sys.stderr)
+        print(f"run folders written to {args.runs}: {len(students)}", file=sys.stderr)
     return code

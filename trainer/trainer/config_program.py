@@ -56,9 +56,17 @@ class Model(Section):
 class Data(Section):
     """Sequences."""
 
-    data_path: str = Field(GENERATED, description="training sequences: `generated`, or a file")
+    data_path: str = Field(
+        GENERATED,
+        description="training sequences: `generated`, or a file; of a .jsonl each line is "
+        '{"sequence": [7, 7, 10]}, bytes of 0 to 255, or {"text": "... following sequence: [7, 7, 10] ..."}',
+    )
     eval_data_path: str = Field(GENERATED, description="held-out sequences: `generated`, or a file")
-    data_kind: Kind = Field("auto", description="what the files hold; auto goes by their ending")
+    data_kind: Kind = Field(
+        "auto",
+        description="what the files hold: jsonl; numbers, a sequence a line; dna, audio, text or bytes, cut "
+        "into chunks; auto goes by their ending (.jsonl, .csv, .fasta, .wav, .txt; others are bytes)",
+    )
     chunk: int = Field(CHUNK, ge=1, le=4096, description="bytes of a sequence cut from a file of bytes")
     max_length: int = Field(128, ge=2, le=4096, description="longer sequences are left out")
     train_sequences: Positive | None = Field(

@@ -36,6 +36,12 @@ EXAMPLE = """examples, the first two after `psuedoptimal demo program`:
   psuedoptimal evaluate program runs/demo-program-*-seed* --n 500 --json
   psuedoptimal evaluate program --data README.md --n 64
 """
+LEGEND = """
+The figures of a run folder replace those in its evaluation.json. Columns: solved, share of sequences whose
+program makes exactly them; runs, share of programs that end with a list; bits/seq and rate (over raw bits),
+everything paid for, what has no program joined and compressed; alone, the rate of sequences sent one by one;
+bits/prog, mean over the right programs; vs gzip, their bits over gzip's; p@16, share whose first 16 bytes are
+right."""
 CORPORA = ("audio_16bit", "audio_8bit", "audio_mfcc", "dna", "synthetic", "text")
 
 
@@ -78,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--unsaved", nargs="+", choices=["sandbox_url"], default=[], help="leave it out of what is saved")
     add("--output", type=Path, metavar="FILE", help="also write all figures as JSON there")
     add("--json", action="store_true", help="print them as JSON")
+    parser.description = f"{parser.description or ''}\n{LEGEND}"
     parser.epilog = EXAMPLE
 
 
@@ -106,6 +113,7 @@ def command(args: argparse.Namespace) -> int:
         if (folder / "config.yaml").is_file():
             own = {**found, "rows": [row for row in rows if Path(row["coder"]) == folder]}
             Run(folder).write_text("evaluation.json", json.dumps(own, indent=1) + "\n")
+            print(f"{folder / 'evaluation.json'}: these figures, in place of earlier ones", file=sys.stderr)
     if args.output:
         args.output.write_text(written + "\n", encoding="utf-8")
     print(written if args.json else as_text(rows))
@@ -218,8 +226,9 @@ def _head() -> str:
 
 def _line(row: dict[str, Any]) -> str:
     f = row["figures"]
-    label = f"{Path(row['coder']).name}, N = {row['samples']}"[:39]
-
+    tried = f", N = {row['samples']}"
+    # The end of a long name tells runs apart.
+    label = Path(row["coder"]).name[-(39 - len(tried)) :] + tried
     return (
         f"{label:<40}{f['accuracy']:>8.3f}{f['executable']:>8.3f}{f['bits_per_sequence']:>10.1f}"
         f"{f['compression_rate']:>8.3f}{f['rate_alone']:>8.3f}{padded(f['bits_per_program'], '11.1f')}"

@@ -89,7 +89,7 @@ def curves_section(runs: Sequence[RunFolder]) -> str:
                 Line(run.name if len(runs) > 1 else "sampled", smoothed(points, WINDOW), colour),
             ]
             if heldout:
-                name = "" if len(runs) > 1 else "held-out, greedy"
+                name = "" if len(runs) > 1 else "validation, greedy"
                 lines.append(Line(name, _heldout(run, heldout, epochs), colour + 1, "dash", dots=True))
         drawn = curves([line for line in lines if line.points], title=title, y_label=unit, percent=percent,
                        x_label="epoch")  # fmt: skip
