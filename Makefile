@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed  ## train the starter's student through the real services, evaluate it, write a report
 	$(BIN)/psuedoptimal demo --seeds $(SEEDS)
 
-channels: $(VENV)/.installed  ## a student of each channel, and the three of them in one figure (under 25 minutes)
+channels: $(VENV)/.installed  ## a student of each channel, and the three of them in one figure (under half an hour)
 	$(BIN)/psuedoptimal demo --seeds $(SEEDS) --runs $(CHANNELS)
 	$(BIN)/psuedoptimal demo program --seeds $(SEEDS) --runs $(CHANNELS)
 	$(BIN)/psuedoptimal demo latent --seeds $(SEEDS) --runs $(CHANNELS)

@@ -129,7 +129,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--answers has sequences and programs of its own: leave out CODER, --data and --corpora"
         )
-    if args.output:
+    if args.output and args.output.is_dir():
+        raise ConfigError(f"--output {args.output}: is a folder; give a file")
+    if args.output and not args.output.exists():  # What is there is written to, not replaced.
         try_place(args.output)
 
 

@@ -32,19 +32,8 @@ LEAST = len(MAGIC) + 1 + HASH + 8
 MAX_BYTES = 1 << 32
 # What gives free Python more than its own text says.
 _REACHING = {
-    "open",
-    "input",
-    "eval",
-    "exec",
-    "compile",
-    "getattr",
-    "vars",
-    "globals",
-    "locals",
-    "dir",
-    "id",
-    "hash",
-}
+    "open", "input", "eval", "exec", "compile", "getattr", "vars", "globals", "locals", "dir", "id", "hash",
+}  # fmt: skip
 
 
 class ArchiveError(ValueError):

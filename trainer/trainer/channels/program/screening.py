@@ -119,7 +119,7 @@ class Screening:
                 raise ConfigError(
                     f"screen_samples={config.screen_samples} leaves {len(places)} of {wanted} training "
                     "sequences, as programs of each other one are worth the same; a step takes batch_size="
-                    f"{config.batch_size}: start another run, with more or easier --train-sequences, or "
+                    f"{config.batch_size}: start another run, with more --train-sequences, other ones, or "
                     "--screen-samples 0: one that goes on has the settings it had"
                 )
             places = self._now.places
