@@ -30,15 +30,16 @@ JOB = {"program": "def f(n): return n * 2", "tests": ["assert f(2) == 4"]}
 
 
 def test_docker_compose_up_ends_with_a_finished_run_and_its_report(built: Stack, tmp_path: Path) -> None:
+    """Half of the demo's steps: its figures are `make demo`'s to reach, not far from them is this one's."""
     started = time.monotonic()
-    built.compose("up", "--exit-code-from", "trainer", timeout_s=2400)
+    built.compose("up", "--exit-code-from", "trainer", files=["tests/stack/short.yml"], timeout_s=2400)
     built.tell(f"docker compose up ended after {time.monotonic() - started:.0f} s")
     built.compose("cp", "trainer:/lab/runs", str(tmp_path / "runs"))
     (run,) = (tmp_path / "runs").glob("demo-*-seed1")
     found = json.loads((run / "summary.json").read_text())["heldout"]
     built.tell(f"held out {found}")
     assert found["n"] == 240
-    assert found["pass_rate"] >= 0.90
+    assert found["pass_rate"] >= 0.85
     assert found["compression_vs_untrained"] >= 2.5
     assert json.loads((run / "services.json").read_text())["sandbox"]["jail"] == "gvisor"
     assert "<html" in (run / "report.html").read_text()[:500].lower()
