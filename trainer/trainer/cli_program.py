@@ -19,6 +19,7 @@ from trainer.pace import Pace, told_where
 from trainer.supervise import services
 
 if TYPE_CHECKING:
+    from trainer.channels.program.archive import Opened
     from trainer.channels.program.execution import Executor
 
 BATCH = 512
@@ -55,16 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Do what the verb says. Returns 0; 1 for an archive that is none or is damaged."""
-    from trainer.channels.program.archive import ArchiveError
+    from trainer.channels.program.archive import ArchiveError, read
 
     try:
         data = args.file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{args.file}: {error.strerror}; give a file that can be read") from error
-    out = _place(args)
     try:
+        opened = read(data) if args.verb == "unarchive" else None
+        out = _place(args)
         with told_where(lambda: f"{out} was not written"):
-            return _archive(args, data, out) if args.verb == "archive" else _unarchive(args, data, out)
+            return _unarchive(args, opened, out) if opened is not None else _archive(args, data, out)
     except ArchiveError as error:
         print(f"psuedoptimal: {args.file}: {error}", file=sys.stderr)
         return 1
@@ -200,10 +202,7 @@ def at_least_one(args: argparse.Namespace, flag: str) -> None:
         raise ConfigError(f"--{flag.replace('_', '-')} {value}: give a whole number from 1")
 
 
-def _unarchive(args: argparse.Namespace, data: bytes, out: Path) -> int:
-    from trainer.channels.program.archive import read
-
-    opened = read(data)
+def _unarchive(args: argparse.Namespace, opened: Opened, out: Path) -> int:
     if any(program is not None for program in opened.programs):
         with executor_of(args.sandbox_url, args.sandbox_token_file) as executor:
             restored = opened.restore(lambda texts: _values(texts, executor))

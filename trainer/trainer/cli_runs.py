@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import RequestRefused
 from trainer.checkpoints import damage
-from trainer.config import ConfigError, Section, add_flags, dump_yaml, resolve
+from trainer.config import ConfigError, NothingToLearn, Section, add_flags, dump_yaml, resolve
 from trainer.runs import Run, resume_command
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ def told_how_to_go_on(run: Run, channel: str, *, new: bool) -> Iterator[None]:
         refused = isinstance(error, ConfigError | RequestRefused | KeyboardInterrupt | SystemExit)
         if new and refused and run.is_blank:
             shutil.rmtree(run.folder)
+            raise
+        if isinstance(error, NothingToLearn):
             raise
         how = f"go on with: {resume_command(channel, run.folder, int(os.environ.get('WORLD_SIZE', '1')))}"
         error.add_note(how)

@@ -33,6 +33,10 @@ class ConfigError(ValueError):
     """A setting is unknown, out of bounds or contradicts another. The message says which, and the way out."""
 
 
+class NothingToLearn(ConfigError):
+    """The run's own data and settings leave nothing to train on: it cannot go on, another one can be made."""
+
+
 def service_url(url: str) -> str:
     """Return the address of a service as it is given. Raises ConfigError if it is none."""
     try:

@@ -120,6 +120,16 @@ def test_the_verbs_restore_a_file_and_refuse_a_damaged_one(
     assert "checksum" in capsys.readouterr().err and out.read_bytes() == source.read_bytes()
 
 
+def test_a_file_that_is_no_archive_is_said_to_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("text")
+    assert main(["unarchive", str(file)]) == 1
+    assert f"{file}: no archive: it begins with b'text'" in capsys.readouterr().err
+    assert main(["unarchive", str(file), "-o", str(tmp_path / "out")]) == 1
+
+
 def sealed(bits: str, *, size: int = 10, method: int = 0, rest: bytes = b"") -> bytes:
     """Return an archive with a right checksum, as a stranger might make one."""
     body = archive.MAGIC + bytes([archive.VERSION]) + bytes(archive.HASH)

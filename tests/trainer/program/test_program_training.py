@@ -237,7 +237,16 @@ def test_a_run_with_nothing_left_to_learn_from_says_so(
     file.write_text('{"sequence": [1, 200, 3, 77, 5]}\n{"sequence": [9, 8, 250, 6, 41]}\n')
     more = ["--data_path", str(file), "--train-sequences", "2", "--screen-samples", "4"]
     assert main(argv(tmp_path / "none", tiny_coder, sandbox, *more)) == 2
-    assert "screen_samples=4 leaves 0 of 2 training sequences" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "screening at step 0: 4 programs of each of 2 sequences" in said
+    assert "screen_samples=4 leaves 0 of 2 training sequences" in said and "--resume" not in said
+
+
+def test_a_run_whose_time_is_over_says_what_it_went_on(
+    tiny_coder: Path, sandbox: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv(tmp_path / "short", tiny_coder, sandbox, "--max-seconds", "0.01")) == 0
+    assert "max_seconds=0.01 are over after step 1 of" in capsys.readouterr().err
 
 
 def test_sequences_of_files_are_trained_on_and_a_bad_row_is_named(

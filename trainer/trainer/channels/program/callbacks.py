@@ -47,6 +47,9 @@ class Recorder(StepRecorder):
             self.run.append("episodes.jsonl", episode_rows(step, batches))
         limit = self.config.max_seconds
         if limit is not None and any(everywhere([sum(self.seconds.values()) >= limit])):
+            if step < state.max_steps:
+                spent = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items() if took)
+                say(f"max_seconds={limit:g} are over after step {step} of {state.max_steps}: {spent}")
             control.should_training_stop = control.should_save = True
 
     def theirs(self, logs: dict[str, Any]) -> dict[str, Any]:

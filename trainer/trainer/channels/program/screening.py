@@ -26,7 +26,7 @@ from trainer.channels.program.policy import Policy, write_programs
 from trainer.channels.program.prompts import policy_messages
 from trainer.channels.program.search import connect
 from trainer.channels.text.exchange import patiently
-from trainer.config import ConfigError
+from trainer.config import ConfigError, NothingToLearn
 from trainer.config_program import ProgramConfig
 from trainer.runs import SCREENINGS, Run
 
@@ -110,13 +110,14 @@ class Screening:
         times = step // config.screen_every if config.screen_every else 0
         some = [(times * wanted + i) % n for i in range(wanted)]
         policy = self.policy._replace(model=model)
+        say(f"screening at step {step}: {config.screen_samples} programs of each of {wanted} sequences")
         places = learnable(policy, self.reward.sequences, some, config, self.reward.stopping.is_set)
         spent = time.monotonic() - started
         self.seconds += spent
         say(f"screened at step {step}: {len(places)} of {wanted} sequences have programs of different worth")
         if len(places) < config.batch_size:
             if self._now is None:
-                raise ConfigError(
+                raise NothingToLearn(
                     f"screen_samples={config.screen_samples} leaves {len(places)} of {wanted} training "
                     "sequences, as programs of each other one are worth the same; a step takes batch_size="
                     f"{config.batch_size}: start another run, with more --train-sequences, other ones, or "
