@@ -200,6 +200,18 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path: Path, capsys: Any) -> N
     assert "psuedoptimal evaluate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rows", [3, [3], [{"set": "a", "programs": [[1, True]]}], [{"coder": "c"}]])
+def test_figures_of_another_version_are_named_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: Any
+) -> None:
+    folder = write_program(tmp_path / "p")
+    (folder / "evaluation.json").write_text(json.dumps({"rows": rows}))
+    for verb in (["compare"], ["report", "program"]):
+        assert main([*verb, str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert "of another version" in said and f"psuedoptimal evaluate program {folder}" in said
+
+
 def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any) -> None:
     folders = [write_text(tmp_path / "a&b", 1), write_program(tmp_path / "p"), write_latent(tmp_path / "l")]
     svg = tmp_path / "rates.svg"

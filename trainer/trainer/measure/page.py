@@ -129,8 +129,12 @@ def badge(outcome: object) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> str:
-    """Return names and values as a list; values are escaped, absent ones are left out."""
-    there = [(name, value) for name, value in pairs if value not in (None, "", [], {})]
+    """Return names and values as a list; values are escaped, absent ones left out, fractions rounded."""
+    there = [
+        (name, f"{value:.5g}" if isinstance(value, float) else value)
+        for name, value in pairs
+        if value not in (None, "", [], {})
+    ]
     items = "".join(f"<dt>{html(name)}</dt><dd>{html(value, limit=600)}</dd>" for name, value in there)
     return f"<dl>{items}</dl>" if items else ""
 

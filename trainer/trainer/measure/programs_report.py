@@ -105,26 +105,38 @@ def _heldout(run: RunFolder, key: str, epochs: dict[int, float]) -> list[Point]:
 
 
 def evaluation_section(runs: Sequence[RunFolder]) -> str:
-    """Return the tables of `evaluate program`, with the baselines beside."""
-    cards = []
+    """Return the tables of `evaluate program`, with the baselines beside.
+
+    raises  ValueError if another version, or another hand, wrote evaluation.json
+    """
+    cards: list[str] = []
     for run in runs:
-        found = [row for row in run.evaluation.get("rows", []) if isinstance(row, dict) and "set" in row]
-        for name in dict.fromkeys(row["set"] for row in found):
-            own = [row for row in found if row["set"] == name]
-            keys = (
-                "accuracy", "executable", "bits_per_sequence", "compression_rate", "rate_alone", "precision"
-            )  # fmt: skip
-            rows = []
-            for row in own:
-                cells = [_cell(row["figures"].get(key)) for key in keys]
-                rows.append(("student", [html(f"{run.name}, N = {row['samples']}"), *cells]))
-            for other in own[0]["baselines"]:
-                cells = [_cell(other["bits_per_sequence"]), _cell(other["compression_rate"])]
-                rows.append(("control", [html(other["name"]), "", "", *cells, "", ""]))
-            head = ("", "solved", "runs", "bits per sequence", "rate", "sent alone", "bits / gzip")
-            cards.append(card(table(head, rows), name))
+        try:
+            cards += _tables(run)
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"{run.path}/evaluation.json is of another version ({type(error).__name__}: {error}); "
+                f"run `psuedoptimal evaluate program {run.path}`"
+            ) from error
     lead = "Best of N programs, every one judged by the sandbox, beside codes that learned nothing."
     return section("Measured", lead, "".join(cards)) if cards else ""
+
+
+def _tables(run: RunFolder) -> list[str]:
+    cards, found = [], run.evaluation.get("rows", [])
+    for name in dict.fromkeys(row["set"] for row in found):
+        own = [row for row in found if row["set"] == name]
+        keys = ("accuracy", "executable", "bits_per_sequence", "compression_rate", "rate_alone", "precision")
+        rows = []
+        for row in own:
+            cells = [_cell(row["figures"].get(key)) for key in keys]
+            rows.append(("student", [html(f"{run.name}, N = {row['samples']}"), *cells]))
+        for other in own[0]["baselines"]:
+            cells = [_cell(other["bits_per_sequence"]), _cell(other["compression_rate"])]
+            rows.append(("control", [html(other["name"]), "", "", *cells, "", ""]))
+        head = ("", "solved", "runs", "bits per sequence", "rate", "sent alone", "bits / gzip")
+        cards.append(card(table(head, rows), name))
+    return cards
 
 
 def programs_section(run: RunFolder) -> str:

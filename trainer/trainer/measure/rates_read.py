@@ -88,13 +88,16 @@ def channel_of(run: RunFolder) -> str:
 
 def series_of(run: RunFolder) -> list[Series]:
     """Return everything a run can show. Raises ValueError naming what is missing."""
-    match channel_of(run):
-        case "text":
-            return text_series(run)
-        case "program":
-            return program_series(run)
-        case _:
-            return latent_series(run)
+    channel = channel_of(run)
+    read = {"text": text_series, "program": program_series}.get(channel, latent_series)
+    try:
+        return read(run)
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        verb = "evaluate" if channel == "text" else f"evaluate {channel}"
+        raise ValueError(
+            f"{run.path}: its files are of another version ({type(error).__name__}: {error}); "
+            f"run `psuedoptimal {verb} {run.path}`"
+        ) from error
 
 
 def settings_of(run: RunFolder) -> dict[str, Any]:

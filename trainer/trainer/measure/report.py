@@ -88,7 +88,8 @@ def provenance_section(runs: Sequence[RunFolder]) -> str:
         )
         decoder = evaluation.get("decoder") or run.services.get("decoder") or {}
         sandbox = evaluation.get("sandbox") or run.services.get("sandbox") or {}
-        cards.append(card(facts(_flat(decoder)), f"Decoder{of}"))
+        if decoder or not run.services:  # the program channel has none
+            cards.append(card(facts(_flat(decoder)), f"Decoder{of}"))
         cards.append(card(_sandbox(sandbox), f"Sandbox{of}"))
         cards.append(card(facts(_flat(run.summary)), f"Summary{of}"))
         settings = facts(_flat(run.config))
@@ -127,7 +128,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
         elif isinstance(item, list):
             found.append((name, ", ".join(x if isinstance(x, str) else json.dumps(x) for x in item)))
         else:
-            found.append((name, f"{item:.5g}" if isinstance(item, float) else item))
+            found.append((name, item))
     return found
 
 
