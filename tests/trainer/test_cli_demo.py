@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trainer.cli import main
-from trainer.cli_verbs import Trained, tell_rest
+from trainer.cli_verbs import Trained, closing, tell_rest
 from trainer.config import resolve
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
@@ -68,6 +68,21 @@ def test_what_is_left_of_a_demo_is_said_as_commands_that_parse(tmp_path: Path, c
     ]
     tell_rest("text", {tmp_path / "none": Trained(1)}, args, [])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("root", "set_before"), [("runs", ""), ("my runs", "PLAYGROUND_RUNS='my runs' ")])
+def test_at_its_end_it_says_what_shows_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, root: str, set_before: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path(root) / "demo-seed1"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text('{"seconds": {"train": 2.0, "evaluate": 1.0}}')
+    closing([run], 4.0)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{run}: 3 s; report: {run}/report.html",
+        f"all of it: 4 s; `{set_before}psuedoptimal serve playground` shows the runs",
+    ]
 
 
 def test_of_students_that_train_at_once_and_of_several_sizes_each_is_named(

@@ -43,7 +43,12 @@ def add_train_arguments(
     )
     add("--config", type=Path, action="append", default=[], metavar="FILE",
         help=f"YAML settings; may be repeated, the last wins [{begins}]")  # fmt: skip
-    add("--resume", type=Path, metavar="RUN", help="go on with a run from its last whole checkpoint")
+    add(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run from its last whole checkpoint; a finished one is not prolonged",
+    )
     add("--print-config", action="store_true", help="print the resolved settings and end")
     add("--json", action="store_true", help="print the summary as JSON")
     add_unsaved(parser, *urls)

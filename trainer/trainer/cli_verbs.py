@@ -93,9 +93,12 @@ def tell_rest(
 
 
 def closing(folders: Sequence[Path], seconds: float) -> None:
-    """Say how long each run and all of it took, and where the reports are."""
+    """Say how long each run and all of it took, where the reports are, and what shows the runs."""
     for folder in folders:
         found = Run(folder).read_json("summary.json")
         spent = sum(found["seconds"].values())
         print(f"{folder}: {spent:.0f} s; report: {folder / 'report.html'}", file=sys.stderr)
-    print(f"all of it: {seconds:.0f} s; `psuedoptimal serve playground` shows the runs", file=sys.stderr)
+    root = folders[0].parent
+    where = "" if root.resolve() == Path("runs").resolve() else f"PLAYGROUND_RUNS={shlex.quote(str(root))} "
+    shows = f"`{where}psuedoptimal serve playground` shows the runs"
+    print(f"all of it: {seconds:.0f} s; {shows}", file=sys.stderr)
