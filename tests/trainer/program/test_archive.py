@@ -194,7 +194,8 @@ def test_a_place_that_cannot_be_written_to_is_said_before_any_work(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, link, gone = tmp_path / "x.psda", tmp_path / "link", tmp_path / "no"
-    file.write_bytes(b"abc")
+    data = make(b"abc", 3, [None]).data
+    file.write_bytes(data)
     link.symlink_to(file)
     for out, said in (
         (gone / "x", f"{gone}/x: No such file or directory"), (tmp_path, f"{tmp_path}: is no regular file"),
@@ -205,4 +206,4 @@ def test_a_place_that_cannot_be_written_to_is_said_before_any_work(
         argv = [verb, str(file), "-o", str(out), "--force", "--sandbox-url", "http://127.0.0.1:9"]
         assert main(argv) == 2
         assert said in capsys.readouterr().err
-    assert file.read_bytes() == b"abc" and sorted(tmp_path.iterdir()) == [link, file]
+    assert file.read_bytes() == data and sorted(tmp_path.iterdir()) == [link, file]
