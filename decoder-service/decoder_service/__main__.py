@@ -10,12 +10,10 @@ import signal
 from decoder_service.app import create_app
 from decoder_service.settings import DecoderSettings
 from shared.service import serve
-from shared.starting import collect_later
 
 
 def main() -> int:
     """Read the environment, listen, load, work, drain."""
-    collect_later()
     settings = DecoderSettings.load()
     app = create_app(settings, stop=lambda: signal.raise_signal(signal.SIGTERM))
     return serve(app, settings)

@@ -14,7 +14,6 @@ from importlib import import_module
 from types import ModuleType
 
 from shared.errors import NoAnswer, RequestRefused
-from shared.starting import collect_later
 from trainer.config import ConfigError, refuse_unknown
 from trainer.pace import with_notes
 from trainer.runs import is_disk_full
@@ -55,9 +54,7 @@ CHANNELS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line, by default this process' own, and return its exit code."""
-    if argv is None:
-        collect_later()
+    """Run one command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
