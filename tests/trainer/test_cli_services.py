@@ -41,6 +41,14 @@ def test_a_service_that_is_not_there_is_said_within_seconds_with_the_verb_that_s
     assert f"{room} at {url}: not reachable" in said and f"start it (`psuedoptimal serve {room}`)" in said
 
 
+@pytest.mark.parametrize("what", ["bytes", "folder"])
+def test_what_is_no_program_is_no_verdict(what: str, tmp_path: Path, capsys: Any) -> None:
+    place = tmp_path / what
+    place.mkdir() if what == "folder" else place.write_bytes(b"\xff")
+    assert main(["judge", str(place), "--test", "assert f(1)"]) == 2
+    assert f"{place}: is no Python file in UTF-8" in capsys.readouterr().err
+
+
 def test_a_service_that_ended_is_not_ready_because_another_answers_at_its_port(
     rooms: Any, tmp_path: Path
 ) -> None:
@@ -61,6 +69,8 @@ def test_decoders_that_a_given_url_makes_needless_are_said(tmp_path: Path, capsy
     with services(tmp_path, None, given, given, decoders=2) as urls:
         assert urls == (given, given)
     assert "decoders=2 starts none: decoder_url names" in capsys.readouterr().err
+    with services(tmp_path, None, given * 2, given, decoders=2):
+        assert capsys.readouterr().err == ""
 
 
 def test_several_programs_are_told_apart_and_one_stands_alone(rooms: Any, capsys: Any) -> None:

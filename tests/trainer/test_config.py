@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from trainer.bearer import read_token
 from trainer.cli import main
-from trainer.config import CONFIGS, ConfigError, add_flags, dump_yaml, given_flags, resolve
+from trainer.config import (
+    CONFIGS,
+    ConfigError,
+    add_flags,
+    dump_yaml,
+    given_flags,
+    load_yaml,
+    resolve,
+)
 from trainer.config_latent import LatentConfig
 from trainer.config_program import ProgramConfig
 from trainer.config_text import TextConfig
@@ -192,3 +201,23 @@ def test_an_address_that_is_none_is_a_bad_request_of_every_verb(
 
 def test_every_setting_is_described() -> None:
     assert not [name for name, field in TextConfig.model_fields.items() if not field.description]
+
+
+@pytest.mark.parametrize("text", ["", " \n\n"])
+def test_an_empty_file_is_no_settings_and_one_of_comments_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml: is empty"):
+        load_yaml(file)
+    file.write_text("# seed: 2\n")
+    assert load_yaml(file) == {}
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"a b\n", b"a\nb\n", "tök".encode(), b"\xff"])
+def test_a_file_without_a_token_is_named(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(text)
+    with pytest.raises(ConfigError, match=r"token: (holds no token|the token cannot be read)"):
+        read_token(file)
+    file.write_bytes(b"  secret\n")
+    assert read_token(file) == "secret" and read_token(None) is None

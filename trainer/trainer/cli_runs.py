@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import RequestRefused
 from trainer.checkpoints import damage
-from trainer.config import ConfigError, NothingToLearn, Section, add_flags, dump_yaml, resolve
-from trainer.runs import Run, resume_command
+from trainer.config import ConfigError, Section, add_flags, dump_yaml, resolve
+from trainer.runs import NothingToLearn, Run, resume_command
 
 if TYPE_CHECKING:
     from trainer.channels.grpo import Ended

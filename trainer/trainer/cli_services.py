@@ -11,6 +11,7 @@ from typing import get_args
 
 from shared.clients import DecoderClient, SandboxClient, run
 from shared.wire import Assurance, JudgeJob, Limits, Program, Verdict
+from trainer.bearer import read_token
 from trainer.cli_export import add_decoding, decoding
 from trainer.config import ConfigError, service_url
 from trainer.config_text import Data
@@ -119,7 +120,10 @@ def _decode(args: argparse.Namespace) -> int:
 
     async def ask() -> list[Program]:
         async with DecoderClient(
-            service_url(args.url), token=_token(args), deadline_s=DEADLINE_S, unreachable_s=UNREACHABLE_S
+            service_url(args.url),
+            token=read_token(args.token_file),
+            deadline_s=DEADLINE_S,
+            unreachable_s=UNREACHABLE_S,
         ) as decoder:
             if codec and not args.any_decoder:
                 codec.check(await decoder.model())
@@ -136,7 +140,10 @@ def _decode(args: argparse.Namespace) -> int:
 
 
 def _judge(args: argparse.Namespace) -> int:
-    program = args.program.read_text(encoding="utf-8") if args.program else sys.stdin.read()
+    try:
+        program = args.program.read_text(encoding="utf-8") if args.program else sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{args.program or 'stdin'}: is no Python file in UTF-8: {error}") from error
     tests, setup = list(args.test), args.setup
     if args.task:
         task = _find(args.dataset, args.task)
@@ -147,7 +154,10 @@ def _judge(args: argparse.Namespace) -> int:
 
     async def ask() -> list[Verdict]:
         async with SandboxClient(
-            service_url(args.url), token=_token(args), deadline_s=DEADLINE_S, unreachable_s=UNREACHABLE_S
+            service_url(args.url),
+            token=read_token(args.token_file),
+            deadline_s=DEADLINE_S,
+            unreachable_s=UNREACHABLE_S,
         ) as sandbox:
             return await sandbox.judge([job], min_assurance=args.min_assurance)
 
@@ -171,10 +181,3 @@ def _find(dataset: str, task_id: str) -> Task:
     raise ConfigError(
         f"--task {task_id}: not in {dataset}; `psuedoptimal tasks --dataset {dataset}` shows some"
     )
-
-
-def _token(args: argparse.Namespace) -> str | None:
-    try:
-        return args.token_file.read_text(encoding="utf-8").strip() if args.token_file else None
-    except OSError as error:
-        raise ConfigError(f"--token-file {args.token_file}: {error.strerror}") from error

@@ -7,12 +7,27 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainer.config import ConfigError
 from trainer.runs import Run, resume_command
+
+
+class EachOnce(argparse.Action):
+    """A list of folders in which none stands twice: the same run again is no second seed."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        """Keep the list. Raises ConfigError naming what is there more than once."""
+        counted = Counter(Path(value).resolve() for value in values)
+        twice = ", ".join(str(folder) for folder, times in counted.items() if times > 1)
+        if twice:
+            raise ConfigError(f"{twice}: given more than once; name each run once")
+        setattr(namespace, self.dest, values)
 
 
 class Trained(NamedTuple):

@@ -33,10 +33,6 @@ class ConfigError(ValueError):
     """A setting is unknown, out of bounds or contradicts another. The message says which, and the way out."""
 
 
-class NothingToLearn(ConfigError):
-    """The run's own data and settings leave nothing to train on: it cannot go on, another one can be made."""
-
-
 def service_url(url: str) -> str:
     """Return the address of a service as it is given. Raises ConfigError if it is none."""
     try:
@@ -103,10 +99,13 @@ def load_yaml(file: Path) -> dict[str, Any]:
         known = ", ".join(sorted(f.name for f in CONFIGS.glob("*.yaml"))) or "none"
         raise ConfigError(f"--config {file}: no such file; give a path or one of: {known}")
     try:
-        data = yaml.safe_load(found.read_text(encoding="utf-8"))
+        text = found.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{found}: not YAML: {error}") from error
-    if data is None:
+    if not text.strip():
+        raise ConfigError(f"{found}: is empty; settings are `key: value` lines")
+    if data is None:  # nothing but comments
         return {}
     if not isinstance(data, dict):
         raise ConfigError(f"{found}: expected `key: value` lines, found a {type(data).__name__}")

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from shared.clients import DecoderClient, SandboxClient, run
 from shared.errors import RoomError
 from shared.wire import Capabilities, ModelCard
-from trainer.channels.text.exchange import read_token
+from trainer.bearer import read_token
 from trainer.cli_services import DECODER_URL, SANDBOX_URL
 from trainer.config import service_url
 from trainer.config_text import STARTER_STUDENT

@@ -40,8 +40,9 @@ def require_model(setting: str, name: str) -> None:
             return
         if not reachable():
             raise ConfigError(
-                f"{what}: {OFFLINE}; name a folder that holds it, or take `--config starter-text.yaml`, "
-                "whose models come with this program"
+                f"{what}: {OFFLINE}; name a folder that holds it, or take the channel's starter (`--config "
+                "starter-text.yaml`, starter-program.yaml or starter-latent.yaml), whose models come with "
+                "this program"
             )
         hf_hub_download(name, "config.json")
     except HFValidationError as error:

@@ -57,6 +57,10 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+class NothingToLearn(ConfigError):
+    """The run's own data and settings leave nothing to train on: it cannot go on, another one can be made."""
+
+
 class Run:
     """One run folder. Only the main process of a run may write to it."""
 
@@ -82,10 +86,9 @@ class Run:
         try:
             folder.mkdir(parents=True)
         except FileExistsError as error:
-            raise ConfigError(
-                f"{folder}: there is a run of that name; use `--resume {folder}`, or give the new "
-                "run another place (--name, or --output-dir)"
-            ) from error
+            there = f"a run of that name; use `--resume {folder}`, or" if folder.is_dir() else "a file;"
+            where = "(--name and --runs; --output_dir in the latent and the program channel)"
+            raise ConfigError(f"{folder}: there is {there} give the new run another place {where}") from error
         run = cls(folder)
         run.checkpoints.mkdir()
         run.write_text("config.yaml", dump_yaml(config))

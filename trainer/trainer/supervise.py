@@ -229,7 +229,7 @@ def services(
     decoders  how many decoders are started; a batch is split over them
     raises   Unavailable if one that is started does not come up
     """
-    if decoder_url and decoders > 1:
+    if decoder_url and decoders not in (1, len(decoder_url)):
         print(f"decoders={decoders} starts none: decoder_url names those that are asked", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         started: list[Service] = []

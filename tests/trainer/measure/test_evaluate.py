@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,9 +212,10 @@ def test_another_generator_than_the_runs_own_is_told_in_the_name(trained: Path) 
 
 
 def test_several_runs_also_give_their_median_as_json(
-    trained: Path, located: TextConfig, capsys: pytest.CaptureFixture[str]
+    trained: Path, located: TextConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(trained, trained, "--json", "--no-baselines", "--n", "4", *urls(located)) == 0
+    other = shutil.copytree(trained, tmp_path / "other")
+    assert evaluate(trained, other, "--json", "--no-baselines", "--n", "4", *urls(located)) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in found["median"]] == ["student", "untrained student"]
     assert found["median"][0]["n"] == 4

@@ -212,6 +212,23 @@ def test_figures_of_another_version_are_named_with_the_way_out(
         assert "of another version" in said and f"psuedoptimal evaluate program {folder}" in said
 
 
+def test_a_run_given_twice_is_no_second_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_program(tmp_path / "p")
+    for verb in (["compare"], ["evaluate"], ["report"], ["report", "program"], ["language"]):
+        assert main([*verb, str(folder), f"{folder}/../p"]) == 2
+        assert f"{folder}: given more than once" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_program(tmp_path / "p")
+    for text, said in (("a: [", "not YAML"), ("", "is empty"), ("- 1", "found a list")):
+        (folder / "config.yaml").write_text(text)
+        for verb in (["compare"], ["report", "program"]):
+            assert main([*verb, str(folder)]) == 2
+            found = capsys.readouterr().err
+            assert f"{folder}/config.yaml" in found and said in found
+
+
 def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any) -> None:
     folders = [write_text(tmp_path / "a&b", 1), write_program(tmp_path / "p"), write_latent(tmp_path / "l")]
     svg = tmp_path / "rates.svg"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.config import load_yaml
 from trainer.runs import COMPLETE
 
 # The evaluation a run is known by: its best weights on all of its own test tasks.
@@ -154,10 +155,5 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    """Return a YAML mapping; {} where there is no file."""
-    if not file.is_file():
-        return {}
-    import yaml
-
-    value = yaml.safe_load(file.read_text(encoding="utf-8", errors="replace"))
-    return value if isinstance(value, dict) else {}
+    """Return a YAML mapping; {} where there is no file. Raises ConfigError naming a file that holds none."""
+    return load_yaml(file) if file.is_file() else {}

@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from trainer.cli_verbs import EachOnce
 from trainer.measure.compositionality import Stability, stability
 from trainer.measure.folder import RunFolder, read_run
 from trainer.measure.language import normalised_distance
@@ -54,7 +55,9 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the runs."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="evaluated text runs")
+    parser.add_argument(
+        "runs", nargs="+", action=EachOnce, type=Path, metavar="RUN", help="evaluated text runs"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.epilog = EXAMPLE
 

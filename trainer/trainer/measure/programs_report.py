@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.cli_verbs import EachOnce
 from trainer.measure.escape import html
 from trainer.measure.figures import curves, legend, smoothed
 from trainer.measure.folder import RunFolder, read_lines, read_run
@@ -166,7 +167,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal report program`."""
     parser.add_argument("channel", choices=["program"], help="which experiment")
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
+        "runs",
+        nargs="+",
+        action=EachOnce,
+        type=Path,
+        metavar="RUN",
+        help="run folder; several are shown together",
     )
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.add_argument("--json", action="store_true", help="print the written files as JSON")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.cli_verbs import EachOnce
 from trainer.measure.escape import html
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.page import card, facts, grid, page, section
@@ -135,7 +136,12 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal report`."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folder; several are shown together"
+        "runs",
+        nargs="+",
+        action=EachOnce,
+        type=Path,
+        metavar="RUN",
+        help="run folder; several are shown together",
     )
     parser.add_argument(
         "--evaluation", default=EVALUATION, metavar="NAME",

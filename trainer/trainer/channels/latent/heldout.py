@@ -14,13 +14,13 @@ from torch import Tensor
 from shared.clients import SandboxClient, run
 from shared.errors import InvalidRequest
 from shared.wire import MAX_TEXT, JudgeJob
+from trainer.bearer import read_token
 from trainer.channels.latent.batches import Collator, at_fault, told
 from trainer.channels.latent.controls import covariance_noise, mismatched, rotated, tiled, white_noise
 from trainer.channels.latent.loading import Speaker
 from trainer.channels.latent.quantise import PRECISIONS, Precision, bits_per_message, packed, restored
 from trainer.channels.latent.teacher import Teacher
 from trainer.channels.latent.vectors import from_wire, to_wire
-from trainer.channels.text.exchange import read_token
 from trainer.config_latent import LatentConfig
 from trainer.tasks.conversations import Conversation
 

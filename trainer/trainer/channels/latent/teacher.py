@@ -21,8 +21,8 @@ from shared.wire_latents import (
     LatentLossRequest,
     Turn,
 )
+from trainer.bearer import read_token
 from trainer.channels.latent.vectors import from_wire, to_wire
-from trainer.channels.text.exchange import read_token
 from trainer.config import ConfigError
 from trainer.config_latent import LatentConfig, Service
 

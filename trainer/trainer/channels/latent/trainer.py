@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from shared.clients import SandboxClient
 from shared.clients import run as run_async
 from shared.errors import NoAnswer
+from trainer.bearer import read_token
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, train_or_halt
 from trainer.channels.latent.batches import Collator
@@ -29,7 +30,7 @@ from trainer.channels.latent.loading import Speaker, load_speaker, trained_speak
 from trainer.channels.latent.teacher import Teacher, open_teacher, read_marks
 from trainer.channels.latent.warm_start import warm_start
 from trainer.channels.processes import join, patience_s
-from trainer.channels.text.exchange import check_generator, read_token
+from trainer.channels.text.exchange import check_generator
 from trainer.channels.text.student import quiet_libraries
 from trainer.config import CONFIGS, ConfigError
 from trainer.config_latent import STARTER, LatentConfig

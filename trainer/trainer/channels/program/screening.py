@@ -26,9 +26,9 @@ from trainer.channels.program.policy import Policy, write_programs
 from trainer.channels.program.prompts import policy_messages
 from trainer.channels.program.search import connect
 from trainer.channels.text.exchange import patiently
-from trainer.config import ConfigError, NothingToLearn
+from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
-from trainer.runs import SCREENINGS, Run
+from trainer.runs import SCREENINGS, NothingToLearn, Run
 
 if TYPE_CHECKING:
     from trainer.channels.program.reward_function import ProgramReward

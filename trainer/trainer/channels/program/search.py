@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.clients import SandboxClient, run
+from trainer.bearer import read_token
 from trainer.channels.program.environment import Rollout, Rules, judge
 from trainer.channels.program.execution import Executor
 from trainer.channels.program.policy import Policy, write_programs
-from trainer.channels.text.exchange import read_token
 from trainer.config import ConfigError
 from trainer.config_program import Service
 

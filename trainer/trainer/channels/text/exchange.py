@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from shared.clients import DecoderClient, SandboxClient
 from shared.errors import InvalidRequest, NoAnswer
 from shared.wire import MAX_TEXT, Capabilities, JudgeJob, ModelCard, Outcome, Verdict
+from trainer.bearer import read_token
 from trainer.config import ConfigError
 from trainer.config_text import Services
 from trainer.tasks.task import Task
@@ -260,14 +261,6 @@ def job_of(task: Task, program: str, config: Services) -> JudgeJob:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "tests"
         raise TaskRefused(f"task {task.task_id}: {where}: {first['msg']}; correct the data set") from error
-
-
-def read_token(file: Path | None) -> str | None:
-    """Return a bearer token from its file. Raises ConfigError if it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8").strip() if file else None
-    except OSError as error:
-        raise ConfigError(f"{file}: the token cannot be read: {error.strerror}") from error
 
 
 def check_generator(wanted: str | None, card: ModelCard) -> None:
