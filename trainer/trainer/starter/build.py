@@ -1,6 +1,6 @@
 """The recipe: trains the starter's tiny generator and tiny student from generated tasks, on CPU.
 
-    python -m trainer.starter.build                 both, about 15 minutes on two cores
+    python -m trainer.starter.build                 both, about half an hour on two cores
     python -m trainer.starter.build --only student
     python -m trainer.starter.build --only second --seed 2 --second-out runs/second-generator
 
