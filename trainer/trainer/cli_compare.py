@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.pace import told_where
 
 EXAMPLE = """examples, after `psuedoptimal demo`:
@@ -20,14 +20,7 @@ EXAMPLE = """examples, after `psuedoptimal demo`:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the runs, and where the figure goes."""
     add = parser.add_argument
-    add(
-        "runs",
-        nargs="+",
-        action=EachOnce,
-        type=Path,
-        metavar="RUN",
-        help="evaluated run folders, of any channel and seed",
-    )
+    add_runs(parser, "evaluated run folders, of any channel and seed")
     add("--svg", type=Path, metavar="FILE", help="also draw the figure there")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print everything as JSON")

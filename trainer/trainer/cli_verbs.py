@@ -16,7 +16,12 @@ from trainer.config import ConfigError
 from trainer.runs import Run, resume_command
 
 
-class EachOnce(argparse.Action):
+def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the run folders a verb takes, each once. `what` is their help."""
+    parser.add_argument("runs", nargs="+", action=_EachOnce, type=Path, metavar="RUN", help=what)
+
+
+class _EachOnce(argparse.Action):
     """A list of folders in which none stands twice: the same run again is no second seed."""
 
     def __call__(

@@ -21,7 +21,7 @@ from shared.clients import run
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import Exchange, TaskRefused
 from trainer.cli_runs import add_unsaved
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line, differences, file_name, services_of
@@ -205,14 +205,7 @@ def _families(records: Sequence[Record]) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal evaluate`."""
     add = parser.add_argument
-    add(
-        "runs",
-        nargs="+",
-        action=EachOnce,
-        type=Path,
-        metavar="RUN",
-        help="run folder; several (seeds) also give their median",
-    )
+    add_runs(parser, "run folder; several (seeds) also give their median")
     add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
     add("--tasks", metavar="starter|mbpp[:PATH]", help="tasks to measure on [the run's own data set]")
     add("--split", default="test", choices=SPLITS, help="which of them [test]")

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.measure.compositionality import Stability, stability
 from trainer.measure.folder import RunFolder, read_run
 from trainer.measure.language import normalised_distance
@@ -55,9 +54,7 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the runs."""
-    parser.add_argument(
-        "runs", nargs="+", action=EachOnce, type=Path, metavar="RUN", help="evaluated text runs"
-    )
+    add_runs(parser, "evaluated text runs")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.epilog = EXAMPLE
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
 from trainer.runs import Run
@@ -26,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal evaluate latent`."""
     add = parser.add_argument
     add("channel", choices=["latent"], help="which experiment")
-    add(
-        "runs",
-        nargs="+",
-        action=EachOnce,
-        type=Path,
-        metavar="RUN",
-        help="run folders; several seeds are put together",
-    )
+    add_runs(parser, "run folders; several seeds are put together")
     add("--n", type=int, help="measure on so many held-out tasks (starter)")
     add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
     add("--sandbox-url", "--sandbox_url", action="append", metavar="URL", help="else one is started")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.measure.escape import html
 from trainer.measure.figures import curves, legend, smoothed, tradeoff
 from trainer.measure.folder import RunFolder, read_lines, read_run
@@ -110,9 +110,7 @@ def curves_section(runs: Sequence[RunFolder]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal report latent`."""
     parser.add_argument("channel", choices=["latent"], help="which experiment")
-    parser.add_argument(
-        "runs", nargs="+", action=EachOnce, type=Path, metavar="RUN", help="run folders, shown together"
-    )
+    add_runs(parser, "run folders, shown together")
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.add_argument("--json", action="store_true", help="print the written files as JSON")
     parser.epilog = (

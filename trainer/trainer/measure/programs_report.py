@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.measure.escape import html
 from trainer.measure.figures import curves, legend, smoothed
 from trainer.measure.folder import RunFolder, read_lines, read_run
@@ -166,14 +166,7 @@ def programs_section(run: RunFolder) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal report program`."""
     parser.add_argument("channel", choices=["program"], help="which experiment")
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        action=EachOnce,
-        type=Path,
-        metavar="RUN",
-        help="run folder; several are shown together",
-    )
+    add_runs(parser, "run folder; several are shown together")
     parser.add_argument("--output", type=Path, help="file to write [report.html in each RUN]")
     parser.add_argument("--json", action="store_true", help="print the written files as JSON")
     parser.epilog = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.cli_verbs import EachOnce
+from trainer.cli_verbs import add_runs
 from trainer.measure.escape import html
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.page import card, facts, grid, page, section
@@ -135,14 +135,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal report`."""
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        action=EachOnce,
-        type=Path,
-        metavar="RUN",
-        help="run folder; several are shown together",
-    )
+    add_runs(parser, "run folder; several are shown together")
     parser.add_argument(
         "--evaluation", default=EVALUATION, metavar="NAME",
         help=f"which of the evaluations in RUN, e.g. evaluation-validation.json [{EVALUATION}]",
