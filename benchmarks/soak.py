@@ -39,6 +39,9 @@ GROWTH = 0.05
 _SETTLE_S = 20.0
 # Children are forked eight at a time and given out one by one: so many more or fewer may wait in each jail.
 _AHEAD, _CHILD_MB = 7, 1.0
+# A worker is started when it is first needed, and again after an attack ended it: for each lane one that runs
+# tests, one that compares, one that compiles. Two pipes hold each.
+_SHARED_WORKERS, _WORKER_PIPES, _WORKER_MB = 2, 2, 20.0
 
 
 class Job(NamedTuple):
@@ -105,6 +108,7 @@ class Census(NamedTuple):
 
     processes: int
     jails: int
+    workers: int
     descriptors: int
     shm: int
     queues: int
@@ -114,9 +118,15 @@ class Census(NamedTuple):
 
     def grown(self, before: Census) -> list[str]:
         """Name what is more than 5 % above `before`."""
-        found = []
+        found, ahead, more = [], _AHEAD * self.jails, max(0, self.workers - before.workers)
+        rooms = {
+            "processes": ahead + more,
+            "workers": max(0, self.jails + _SHARED_WORKERS - before.workers),
+            "descriptors": _WORKER_PIPES * more,
+            "all_mb": ahead * _CHILD_MB + more * _WORKER_MB,
+        }
         for name, now, then in zip(self._fields, self, before, strict=True):
-            room = {"processes": _AHEAD * self.jails, "all_mb": _AHEAD * self.jails * _CHILD_MB}.get(name, 0)
+            room = rooms.get(name, 0)
             if now > then * (1 + GROWTH) + room:
                 found.append(f"{name}: {then:g} before, {now:g} after")
         return found
@@ -126,10 +136,12 @@ def census(pid: int, folder: Path) -> Census:
     """Count what belongs to a service: its process tree, and what lies in the folder of its TMPDIR."""
     tree = descendants(pid)
     children = [one for one in tree if _stat(one)[1] == pid]
+    workers = sum(b"_worker import" in _read(one, "cmdline") for one in children)
     sysv = [_lines(f"/proc/sysvipc/{kind}") - 1 for kind in ("shm", "sem", "msg")]
     return Census(
         processes=len(tree),
-        jails=sum(b"_worker import" not in _read(one, "cmdline") for one in children),
+        jails=len(children) - workers,
+        workers=workers,
         descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208
         shm=len(os.listdir("/dev/shm")) + sysv[0] + sysv[1],  # noqa: PTH208
         queues=sysv[2] + (len(os.listdir("/dev/mqueue")) if Path("/dev/mqueue").is_dir() else 0),  # noqa: PTH208

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_nothing_leaks_and_a_killed_service_leaves_nothing(repo: Path, jail: str
     if "did not start" in done.stderr:
         pytest.skip(f"no {jail} jail here: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_that_is_started_again_is_no_leak_and_descriptors_without_one_are(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    census = importlib.import_module("soak").Census
+    before = census(6, 3, 3, 39, 0, 0, 2, 67.0, 138.0)
+    assert before._replace(processes=7, workers=4, descriptors=41, all_mb=148.0).grown(before) == []
+    assert before._replace(descriptors=41).grown(before) == ["descriptors: 39 before, 41 after"]
+    assert before._replace(workers=6).grown(before) == ["workers: 3 before, 6 after"]
 
 
 def test_ten_times_too_much_work_is_refused_and_changes_no_verdict(repo: Path) -> None:
