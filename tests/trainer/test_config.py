@@ -138,6 +138,8 @@ def test_none_is_null_where_a_setting_may_be_null() -> None:
         ("lora: {rank: 4}", "lora: rank: no such setting"),
         ("- 1\n- 2", "expected `key: value` lines"),
         ("a: [", "not YAML"),
+        ("batch_size: 4\nbatch-size: 8\n", "batch-size stands there twice"),
+        ("limits:\n  cpu_s: 1\n  cpu_s: 2\n", "cpu_s stands there twice"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_way_out(tmp_path: Path, text: str, said: str) -> None:

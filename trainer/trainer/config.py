@@ -21,6 +21,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from trainer.unique_keys import UniqueKeys
+
 # In a wheel the configs lie inside the package, in a checkout beside it.
 _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
@@ -100,16 +102,14 @@ def load_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {file}: no such file; give a path or one of: {known}")
     try:
         text = found.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        data = yaml.load(text, UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{found}: not YAML: {error}") from error
     if not text.strip():
         raise ConfigError(f"{found}: is empty; settings are `key: value` lines")
-    if data is None:  # nothing but comments
-        return {}
-    if not isinstance(data, dict):
+    if not isinstance(data, dict | None):  # None: nothing but comments
         raise ConfigError(f"{found}: expected `key: value` lines, found a {type(data).__name__}")
-    return {str(key).replace("-", "_"): value for key, value in data.items()}
+    return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
 
 
 def dump_yaml(config: Section) -> str:
