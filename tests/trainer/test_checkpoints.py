@@ -68,6 +68,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any]]] = [
     ("model.safetensors", cut), ("model.safetensors", overwrite), ("model.safetensors", Path.unlink),
     ("optimizer.pt", cut), ("optimizer.pt", nan_state), ("optimizer.pt", Path.unlink),
     ("scheduler.pt", cut), ("rng_state.pth", lambda file: file.write_bytes(b"x")),
+    ("config.json", cut), ("tokenizer.json", overwrite),
     ("trainer_state.json", Path.unlink), ("trainer_state.json", lambda file: file.write_text("{}")),
     (COMPLETE, lambda file: file.write_text("{")), (COMPLETE, lambda file: file.write_text("{}")),
     (COMPLETE, lambda file: file.write_bytes(b"\xff")),

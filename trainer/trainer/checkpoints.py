@@ -38,9 +38,12 @@ def damage(checkpoint: Path, keys: Sequence[str] = ()) -> str:
 
 
 def weights_damage(folder: Path) -> str:
-    """Return what is wrong with a folder's safetensors files, naming the file; empty if nothing is."""
+    """Return what is wrong with a folder's JSON and safetensors files, naming one; empty if nothing is."""
     from safetensors import SafetensorError, safe_open
 
+    for file in sorted(folder.glob("*.json")):
+        if _json(file) is None:
+            return f"{file}: cannot be read as JSON"
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as weights:

@@ -68,13 +68,14 @@ def load_student(
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder, adapter = Path(source), _adapter_config(Path(source))
+    folder = Path(source)
+    if reason := weights_damage(folder):
+        raise ValueError(f"{reason}; take another checkpoint (--checkpoint last, or a step)")
+    adapter = _adapter_config(folder)
     if folder.is_dir() and not adapter and not (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} holds neither config.json nor {ADAPTER}; name a model or a checkpoint folder"
         )
-    if reason := weights_damage(folder):
-        raise ValueError(f"{reason}; take another checkpoint (--checkpoint last, or a step)")
     root = str(base or adapter["base_model_name_or_path"]) if adapter else str(source)
     device = precision.device if precision else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = precision.dtype if precision else torch.bfloat16 if device == "cuda" else torch.float32
