@@ -60,6 +60,7 @@ def test_help_lists_every_verb_and_no_arguments_are_a_wrong_request(capsys: Any)
         (["train", "text", "--config", "nowhere"], "no such file"),
         (["train", "text", "--resume", "nowhere"], "no run here"),
         (["tasks", "--dataset", "nowhere.jsonl"], "dataset="),
+        (["tasks", "-n", "0"], "argument -n: '0' is no count; give a whole number from 1"),
         (["demo", "--seeds", "1,x"], "--seeds"),
         (["serve", "sandbox", "--model", "x"], "--model is for the decoder"),
     ],

@@ -53,6 +53,24 @@ def test_a_setting_a_service_refuses_is_a_wrong_request_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("argv", [["train", "text", *STARTER], ["evaluate"]])
+def test_services_that_are_not_what_they_are_taken_for_are_said_before_a_model_is_loaded(
+    argv: list[str], tmp_path: Path, rooms: Any
+) -> None:
+    if argv == ["evaluate"]:
+        argv = [
+            "evaluate",
+            str(Run.create(tmp_path, "r", resolve(TextConfig, [Path(STARTER[1])], {})).folder),
+        ]
+    swapped = ["--decoder-url", rooms.sandbox.url, "--sandbox-url", rooms.decoder.url]
+    heavy = "[name for name in ('torch', 'transformers') if name in sys.modules]"
+    code = f"import sys; from trainer.cli import main; print(main(sys.argv[1:]), {heavy})"
+    command = [sys.executable, "-c", code, *argv, *swapped]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"decoder at {rooms.sandbox.url}: GET /v1/model: no such route" in done.stderr
+    assert done.stdout in ("1 []\n", "2 []\n")
+
+
 @pytest.mark.parametrize("wrong", [ConfigError("x"), KeyboardInterrupt(), SystemExit(143)])
 def test_a_new_run_that_recorded_nothing_is_forgotten(tmp_path: Path, wrong: BaseException) -> None:
     run = Run.create(tmp_path, "r", TextConfig())

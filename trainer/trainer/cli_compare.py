@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from trainer.cli_verbs import add_runs
+from trainer.config import ConfigError
 from trainer.pace import told_where
 
 EXAMPLE = """examples, after `psuedoptimal demo`:
@@ -34,6 +35,8 @@ def command(args: argparse.Namespace) -> int:
     from trainer.measure.compare_figure import figure
     from trainer.measure.folder import read_run
 
+    if args.svg and not args.svg.parent.is_dir():
+        raise ConfigError(f"--svg {args.svg}: there is no folder {args.svg.parent}; make it, or name another")
     try:
         with told_where(lambda: "nothing was written"):
             found = compare([read_run(path) for path in args.runs])

@@ -28,6 +28,7 @@ REQUIRED = ("teacher_model_name_or_path", "student_model_name_or_path", "data_pa
 MAY_CHANGE = frozenset(Service.model_fields) - {"max_program_tokens", "limits", "min_assurance"}
 # A service that is never asked: the URL keeps one from being started.
 NOBODY = ["http://127.0.0.1:9"]
+ENGINE = "trainer.channels.latent.trainer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +116,7 @@ def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence
     unsaved = ["output_dir", *unsaved]
     with (
         opened("latent", config, new=config.output_dir, resume=resume, unsaved=unsaved) as opening,
-        located(config, opening[2] / "logs", judged=judged) as found,
+        located(config, opening[2] / "logs", judged=judged, meanwhile=ENGINE) as found,
     ):
         from trainer.channels.latent.trainer import train
 
@@ -124,16 +125,17 @@ def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence
 
 
 @contextlib.contextmanager
-def located(config: LatentConfig, logs: Path, *, judged: bool) -> Iterator[LatentConfig]:
+def located(config: LatentConfig, logs: Path, *, judged: bool, meanwhile: str = "") -> Iterator[LatentConfig]:
     """Give the settings with the URLs of the services that are needed, starting those that have none.
 
-    judged  whether programs are judged, so that a sandbox is needed
+    judged     whether programs are judged, so that a sandbox is needed
+    meanwhile  a module that is imported while those that are started come up
     """
     needs_decoder = not config.teacher_in_process
     decoder = config.decoder_url if needs_decoder else NOBODY
     sandbox = config.sandbox_url if judged else NOBODY
     model = config.teacher_model_name_or_path
-    with services(logs, model, decoder, sandbox) as (decoder_url, sandbox_url):
+    with services(logs, model, decoder, sandbox, meanwhile=meanwhile) as (decoder_url, sandbox_url):
         urls = {
             "decoder_url": decoder_url if needs_decoder else None,
             "sandbox_url": sandbox_url if judged else None,

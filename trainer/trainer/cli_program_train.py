@@ -64,7 +64,10 @@ def start(config: ProgramConfig, *, resume: Path | None = None, unsaved: Sequenc
 
 def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
     # A decoder has no part in this channel: a URL that is never asked keeps one from being started.
-    with services(folder / "logs", None, ["http://127.0.0.1:9"], config.sandbox_url) as (_, sandbox):
+    with services(
+        folder / "logs", None, ["http://127.0.0.1:9"], config.sandbox_url,
+        meanwhile="trainer.channels.program.trainer",
+    ) as (_, sandbox):  # fmt: skip
         from trainer.channels.program.trainer import train
 
         return train(config.model_copy(update={"sandbox_url": sandbox}), run, folder, checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from trainer.cli_verbs import positive
 from trainer.config import validated
 from trainer.config_text import STARTER, Data
 from trainer.tasks.sources import SPLITS, load_tasks
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset-config", choices=["sanitized", "full"], default="sanitized", help="which MBPP"
     )
     parser.add_argument("--split", choices=[*SPLITS, ALL], default="test", help="[test]")
-    parser.add_argument("-n", type=int, default=SHOWN, help=f"how many of a split [{SHOWN}]")
+    parser.add_argument("-n", type=positive, default=SHOWN, help=f"how many of a split [{SHOWN}]")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per line, as --dataset reads them"
     )

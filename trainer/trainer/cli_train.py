@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.channels.text.exchange import introduce
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_text import Services, TextConfig
@@ -78,11 +79,13 @@ def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[s
 
 def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
     with services(
-        folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url, config.decoders
-    ) as urls:
+        folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url, config.decoders,
+        meanwhile="trainer.channels.text.trainer",
+    ) as urls:  # fmt: skip
+        located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
+        introduce(located, run)
         from trainer.channels.text.trainer import train
 
-        located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
         return train(located, run, folder, checkpoint)
 
 

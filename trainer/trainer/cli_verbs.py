@@ -21,6 +21,13 @@ def add_runs(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("runs", nargs="+", action=_EachOnce, type=Path, metavar="RUN", help=what)
 
 
+def positive(text: str) -> int:
+    """Read a count of at least 1; argparse says what was wrong."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number from 1")
+    return int(text)
+
+
 class _EachOnce(argparse.Action):
     """A list of folders in which none stands twice: the same run again is no second seed."""
 

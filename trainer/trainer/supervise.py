@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import subprocess
@@ -222,12 +223,13 @@ def _die_with_parent() -> None:
 @contextlib.contextmanager
 def services(
     logs: Path, generator_model: str | None, decoder_url: list[str] | None, sandbox_url: list[str] | None,
-    decoders: int = 1,
+    decoders: int = 1, meanwhile: str = "",
 ) -> Iterator[tuple[list[str], list[str]]]:  # fmt: skip
     """Give the URLs of both services, starting those that are not given.
 
-    decoders  how many decoders are started; a batch is split over them
-    raises   Unavailable if one that is started does not come up
+    decoders   how many decoders are started; a batch is split over them
+    meanwhile  a module that is imported while those that are started come up
+    raises     Unavailable if one that is started does not come up
     """
     if decoder_url and decoders not in (1, len(decoder_url)):
         print(f"decoders={decoders} starts none: decoder_url names those that are asked", file=sys.stderr)
@@ -250,6 +252,8 @@ def services(
         for service in started:
             stack.callback(service.stop)
             service.start()
+        if started and meanwhile:
+            importlib.import_module(meanwhile)
         for service in started:
             service.wait_ready()
         made = {room: [one.url for one in started if one.room == room] for room in ("decoder", "sandbox")}

@@ -249,6 +249,11 @@ def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any
     assert lines[0].startswith("| channel | sender |") and lines[1].startswith("| --- |")
 
 
+def test_a_figure_that_cannot_be_written_is_said_before_anything_is_read(tmp_path: Path, capsys: Any) -> None:
+    assert main(["compare", str(tmp_path), "--svg", str(tmp_path / "no" / "rates.svg")]) == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
 def test_the_figure_escapes_what_a_run_is_called(tmp_path: Path) -> None:
     found = found_of(write_text(tmp_path / "a<script>", 1))
     ElementTree.fromstring(figure(found))

@@ -19,9 +19,9 @@ from typing import Any
 
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
-from trainer.channels.text.exchange import Exchange, TaskRefused
+from trainer.channels.text.exchange import Exchange, TaskRefused, introduced
 from trainer.cli_runs import add_unsaved
-from trainer.cli_verbs import add_runs
+from trainer.cli_verbs import add_runs, positive
 from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line, differences, file_name, services_of
@@ -209,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
     add("--tasks", metavar="starter|mbpp[:PATH]", help="tasks to measure on [the run's own data set]")
     add("--split", default="test", choices=SPLITS, help="which of them [test]")
-    add("--n", type=_positive, metavar="N", help="how many [the run's heldout_tasks]")
+    add("--n", type=positive, metavar="N", help="how many [the run's heldout_tasks]")
     add(
         "--decoder-url",
         "--decoder_url",
@@ -235,13 +235,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print the tables as JSON")
     add_unsaved(parser, "decoder_url", "sandbox_url")
     parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
-
-
-def _positive(text: str) -> int:
-    """Read a count of at least 1; argparse says what was wrong."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number from 1")
-    return int(text)
 
 
 def command(args: argparse.Namespace) -> int:
@@ -283,8 +276,12 @@ def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     said = environment(TextConfig)
     forgotten = {key: None for key in ("decoder_url", "sandbox_url") if key not in said}
     config = config.model_copy(update={**forgotten, **given})
-    with services(path / "logs", config.generator_model, config.decoder_url, config.sandbox_url) as urls:
+    with services(
+        path / "logs", config.generator_model, config.decoder_url, config.sandbox_url,
+        meanwhile="trainer.channels.text.student",
+    ) as urls:  # fmt: skip
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
+        introduced(located)
         return evaluate_run(folder, located, args)
 
 

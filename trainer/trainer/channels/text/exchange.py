@@ -16,11 +16,13 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from pydantic import ValidationError
 
 from shared.clients import DecoderClient, SandboxClient
+from shared.clients import run as run_async
 from shared.errors import InvalidRequest, NoAnswer
 from shared.wire import MAX_TEXT, Capabilities, JudgeJob, ModelCard, Outcome, Verdict
 from trainer.bearer import read_token
 from trainer.config import ConfigError
-from trainer.config_text import Services
+from trainer.config_text import Services, TextConfig
+from trainer.runs import Run
 from trainer.tasks.task import Task
 
 logger = logging.getLogger(__name__)
@@ -248,6 +250,31 @@ class Identities(NamedTuple):
 
     decoder: ModelCard
     sandbox: Capabilities
+
+
+def introduced(config: Services) -> Identities:
+    """Wait for both services and return what they are. Raises RoomError, at once if another one answers."""
+
+    async def ask() -> Identities:
+        async with Exchange(config) as exchange:
+            return await exchange.identities()
+
+    return run_async(ask())
+
+
+def introduce(config: TextConfig, run: Run | None) -> None:
+    """Wait for both services, check who decodes, and note both in services.json. Loads no model.
+
+    raises  RoomError; ConfigError for another generator
+    """
+
+    found = introduced(config)
+    check_generator(config.generator_model, found.decoder)
+    if run is not None:
+        run.write_json("services.json", {
+            "decoder": found.decoder.model_dump(mode="json"),
+            "sandbox": found.sandbox.model_dump(mode="json"),
+        })  # fmt: skip
 
 
 def job_of(task: Task, program: str, config: Services) -> JudgeJob:

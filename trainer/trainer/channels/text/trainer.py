@@ -15,7 +15,6 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig
 
-from shared.clients import run as run_async
 from shared.errors import NoAnswer
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, close, train_or_halt
@@ -23,7 +22,6 @@ from trainer.channels.processes import join, patience_s
 from trainer.channels.text.anchors import TextTrainer, untrained_of
 from trainer.channels.text.callbacks import HeldOutTasks, Recorder
 from trainer.channels.text.controllers import controller_of
-from trainer.channels.text.exchange import Exchange, check_generator
 from trainer.channels.text.heldout import Evaluation, evaluate, kept, summary_of
 from trainer.channels.text.prompts import encoder_messages
 from trainer.channels.text.reward_function import CompressionReward
@@ -49,7 +47,6 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         torch.set_num_threads(config.threads)
     chosen = precision(config)
     processes = join(cpu=chosen.device == "cpu", deadline_s=config.deadline_s)
-    _introduce(config, run)
     tasks, validation, test = (load_tasks(config, split) for split in ("train", "validation", "test"))
     policy = load_policy(config, chosen, processes.local_process_index)
     untrained = _untrained(config, policy, test, run)
@@ -79,22 +76,6 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
     except NoAnswer as error:
         return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
-
-
-def _introduce(config: TextConfig, run: Run | None) -> None:
-    """Wait for both services, check who decodes, and note both in services.json."""
-
-    async def ask() -> Any:
-        async with Exchange(config) as exchange:
-            return await exchange.identities()
-
-    found = run_async(ask())
-    check_generator(config.generator_model, found.decoder)
-    if run is not None:
-        run.write_json("services.json", {
-            "decoder": found.decoder.model_dump(mode="json"),
-            "sandbox": found.sandbox.model_dump(mode="json"),
-        })  # fmt: skip
 
 
 def _untrained(
