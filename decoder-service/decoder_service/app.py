@@ -24,6 +24,7 @@ from decoder_service.settings import DecoderSettings
 from decoder_service.tickets import Ticket
 from shared.errors import Broken, RoomError
 from shared.service import cancelled_by_disconnect, create_service
+from shared.starting import load
 from shared.wire import DecodeReply, DecodeRequest, ModelCard, PromptReply, TokenizeReply, TokenizeRequest
 
 log = logging.getLogger(__name__)
@@ -89,9 +90,9 @@ def _load(settings: DecoderSettings) -> Engine:
             # Before torch is imported, which takes seconds that a mistyped folder need not cost.
             find_model(settings.model)
             # Here, not above: the echo engine runs where torch is not installed.
-            from decoder_service.engines.hf import load_engine
-
-            return load_engine(settings)
+            load("transformers.modeling_utils")  # which its auto classes import when they are first asked
+            engine: Engine = load("decoder_service.engines.hf").load_engine(settings)
+            return engine
 
 
 async def _start(batcher: Batcher, fail: Callable[[RoomError], None]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.starting import load
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_latent import STARTER, LatentConfig, Service
@@ -118,10 +119,9 @@ def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence
         opened("latent", config, new=config.output_dir, resume=resume, unsaved=unsaved) as opening,
         located(config, opening[2] / "logs", judged=judged, meanwhile=ENGINE) as found,
     ):
-        from trainer.channels.latent.trainer import train
-
         run, checkpoint, folder = opening
-        return train(found, run, folder, checkpoint)
+        ended: Ended = load(ENGINE).train(found, run, folder, checkpoint)
+        return ended
 
 
 @contextlib.contextmanager

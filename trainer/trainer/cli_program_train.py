@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.starting import load
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
 from trainer.config_program import ProgramConfig, Service
@@ -17,6 +18,7 @@ from trainer.supervise import services
 if TYPE_CHECKING:
     from trainer.channels.grpo import Ended
 
+ENGINE = "trainer.channels.program.trainer"
 DEFAULT_CONFIG = Path("kolmogorov.yaml")
 # What a resumed run may be told anew: where the sandbox is, and how long it may take.
 MAY_CHANGE = {*Service.model_fields, "max_seconds"}
@@ -66,11 +68,11 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
     # A decoder has no part in this channel: a URL that is never asked keeps one from being started.
     with services(
         folder / "logs", None, ["http://127.0.0.1:9"], config.sandbox_url,
-        meanwhile="trainer.channels.program.trainer",
+        meanwhile=ENGINE,
     ) as (_, sandbox):  # fmt: skip
-        from trainer.channels.program.trainer import train
-
-        return train(config.model_copy(update={"sandbox_url": sandbox}), run, folder, checkpoint)
+        located = config.model_copy(update={"sandbox_url": sandbox})
+        ended: Ended = load(ENGINE).train(located, run, folder, checkpoint)
+        return ended
 
 
 def as_text(summary: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.starting import load
 from trainer.channels.text.exchange import introduce
 from trainer.cli_runs import add_train_arguments, finish, opened, processes, resumed
 from trainer.config import ConfigError, dump_yaml, given_flags, resolve
@@ -18,6 +19,7 @@ from trainer.supervise import services
 if TYPE_CHECKING:
     from trainer.channels.grpo import Ended
 
+ENGINE = "trainer.channels.text.trainer"
 DEFAULT_CONFIG = Path("psuedoptimal.yaml")
 # What --debug shrinks; flags still win.
 DEBUG = {
@@ -80,13 +82,12 @@ def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[s
 def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
     with services(
         folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url, config.decoders,
-        meanwhile="trainer.channels.text.trainer",
+        meanwhile=ENGINE,
     ) as urls:  # fmt: skip
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
         introduce(located, run)
-        from trainer.channels.text.trainer import train
-
-        return train(located, run, folder, checkpoint)
+        ended: Ended = load(ENGINE).train(located, run, folder, checkpoint)
+        return ended
 
 
 def as_text(summary: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import httpx
 
 from shared.errors import Unavailable
 from shared.ports import free_port
+from shared.starting import load
 from trainer.config import ConfigError
 
 PR_SET_PDEATHSIG = 1
@@ -253,7 +253,7 @@ def services(
             stack.callback(service.stop)
             service.start()
         if started and meanwhile:
-            importlib.import_module(meanwhile)
+            load(meanwhile)
         for service in started:
             service.wait_ready()
         made = {room: [one.url for one in started if one.room == room] for room in ("decoder", "sandbox")}

@@ -19,6 +19,7 @@ from typing import Any
 
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
+from shared.starting import load
 from trainer.channels.text.exchange import Exchange, TaskRefused, introduced
 from trainer.cli_runs import add_unsaved
 from trainer.cli_verbs import add_runs, positive
@@ -34,6 +35,7 @@ from trainer.supervise import services
 from trainer.tasks.sources import SPLITS, load_tasks
 from trainer.tasks.task import Task
 
+STUDENT = "trainer.channels.text.student"
 EXAMPLE = """\
 Without flags that change what is measured, RUN/evaluation.json is written and RUN/summary.json brought up to
 date: best weights, all of the run's own test tasks, with baselines. Any other evaluation goes to a file that
@@ -278,10 +280,11 @@ def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     config = config.model_copy(update={**forgotten, **given})
     with services(
         path / "logs", config.generator_model, config.decoder_url, config.sandbox_url,
-        meanwhile="trainer.channels.text.student",
+        meanwhile=STUDENT,
     ) as urls:  # fmt: skip
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
         introduced(located)
+        load(STUDENT)
         return evaluate_run(folder, located, args)
 
 
