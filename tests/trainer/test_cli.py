@@ -90,6 +90,23 @@ def test_tasks_are_printed_as_text_and_as_json(capsys: Any) -> None:
     assert rows[0]["signature"] in capsys.readouterr().out
 
 
+def test_a_split_without_tasks_is_said_before_the_first_line(tmp_path: Path, capsys: Any) -> None:
+    row = {"task_id": "1", "text": "Double.", "reference": "def f(n):\n    return 2 * n", "split": "train"}
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({**row, "tests": ["assert f(1) == 2"]}) + "\n")
+    assert main(["tasks", "--dataset", str(file), "--split", "train", "--json"]) == 0
+    assert capsys.readouterr().out
+    assert main(["tasks", "--dataset", str(file), "--split", "all", "--json"]) == 2
+    said = capsys.readouterr()
+    assert "no tasks in its validation split" in said.err and not said.out
+
+
+def test_a_folder_is_no_data_set_and_its_files_are_named(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "own.jsonl").touch()
+    assert main(["tasks", "--dataset", str(tmp_path)]) == 2
+    assert "is a folder; name a file in it (own.jsonl)" in capsys.readouterr().err
+
+
 def test_decode_and_judge_ask_the_services(rooms: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["decode", "def f(n): return n * 2", "--decoder-url", rooms.decoder.url]) == 0
     program = tmp_path / "p.py"

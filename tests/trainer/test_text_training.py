@@ -228,6 +228,7 @@ def test_an_outage_that_lasts_ends_the_run_in_front_of_the_step_and_resume_takes
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 1, said
     assert "2 times in 1 s each" in said and f"--resume {folder}" in said
+    assert "All reward functions returned None" not in said
     last = metrics(folder)[-1]["step"]
     assert f"stopped at step {last};" in said
     assert Run(folder).complete_checkpoints()[-1].name == f"checkpoint-{last}"

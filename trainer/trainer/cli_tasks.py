@@ -44,8 +44,11 @@ def command(args: argparse.Namespace) -> int:
     """Print the tasks."""
     wanted = {f"{name}_tasks": args.n for name in ("train", "validation", "heldout")}
     data = validated(Data, {"dataset": args.dataset, "dataset_config": args.dataset_config, **wanted})
-    for split in SPLITS if args.split == ALL else [args.split]:
-        for task in load_tasks(data, split):
+    splits = SPLITS if args.split == ALL else [args.split]
+    # All of them before the first line: one that holds no tasks must not end a file half-way.
+    found = {split: load_tasks(data, split) for split in splits}
+    for split, tasks in found.items():
+        for task in tasks:
             if args.json:
                 print(json.dumps({**task._asdict(), "split": split}, ensure_ascii=False))
             else:

@@ -60,6 +60,9 @@ def _loaded(dataset: str, config: str, split: str, stamp: int) -> tuple[Task, ..
     from trainer.tasks.mbpp import HUB
     from trainer.tasks.rows import load_file, of_split, placed
 
+    if Path(dataset).is_dir():
+        files = ", ".join(sorted(f.name for f in Path(dataset).iterdir() if f.suffix in (".json", ".jsonl")))
+        raise ConfigError(f"dataset={dataset!r}: is a folder; name a file in it ({files or 'none fits'})")
     if path := local(dataset):
         if not path.is_file():
             raise ConfigError(f"dataset={dataset!r}: no such file{_near(path.name, _beside(path))}")

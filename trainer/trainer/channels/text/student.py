@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,9 +124,15 @@ def _bitsandbytes() -> bool:
     return find_spec("bitsandbytes") is not None
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether TRL says more than that a batch has no reward, and all it held: the run says why, and stops."""
+    return not record.getMessage().startswith("All reward functions returned None")
+
+
 def quiet_libraries() -> None:
     """Silence warnings of the pinned libraries that no user can act on: TRL 1.16 calls names that
     transformers 5.23 has renamed."""
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_is_news)
     for text in (
         ".*gradient_checkpointing.*deprecated.*",
         ".*activation_checkpointing.*",
