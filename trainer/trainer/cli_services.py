@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.description += " Several are told apart by a comment line in front of each program."
             parser.epilog = (
                 "example:\n  psuedoptimal serve decoder &      # once; ready after some seconds\n"
-                '  psuedoptimal decode "solve total nums % 2 != ** 2"'
+                '  psuedoptimal decode "solve total nums % 2 != ** 2"\n'
+                "after `psuedoptimal export runs/demo-*-seed1 --out exported/demo`:\n"
+                "  psuedoptimal tasks -n 2 --json | psuedoptimal encode exported/demo --bits |\n"
+                "      psuedoptimal decode --codec exported/demo --bits"
             )
         case _:
             parser.add_argument("program", nargs="?", type=Path, help="a Python file; none reads stdin")
