@@ -1,7 +1,8 @@
 """The judge: takes a job's tests apart, says what the jail has to answer, and turns answers into a verdict.
 
-It never runs a program, and evaluates nothing itself: the remainders of the tests are evaluated by the worker
-behind `judge_link`. A verdict is passed only if every single test gave a positive result of its own.
+It never runs a program, and evaluates nothing itself: an answer that is the expected value's own bytes
+passes, and whatever else a test asserts is evaluated by the worker behind `judge_link`. A verdict is passed
+only if every single test gave a positive result of its own.
 
 Levels of assurance. `value`: only values left the jail, and were compared here. `rpc`: the test runs in a
 worker of the judge's and the program answers what it calls; the program sees what it is passed, and decides
@@ -25,7 +26,7 @@ from sandbox_service.pool import Pool, no_talk
 from sandbox_service.results import Test
 from sandbox_service.rpc_link import Talk, Workers
 from sandbox_service.rpc_plan import NotRemote, Remote, remote
-from sandbox_service.run import Ended, Run
+from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
 from shared.wire import Assurance, InputOutput, JudgeJob, TestResult, Usage, Verdict
@@ -34,6 +35,7 @@ from shared.wire_plan import PlanJob, PlannedJob
 _CACHED_PLANS = 4096
 _CACHED_CHARACTERS = 50_000
 _NAMED_REFUSALS = 5
+_PASSED = Finding("passed", "")
 
 _STRENGTH: dict[Assurance, int] = {"in_sandbox": 0, "rpc": 1, "value": 2}
 
@@ -176,17 +178,19 @@ class Judge:
         """Judge what came back: `ended` of the run, and what the tests in the judge found, each with its
         milliseconds. Raises as `judge` does."""
         shares = results.shares(plan.tests, plan.run, ended.answers)
-        taken = [
-            (test, share) for test, share in zip(plan.tests, shares, strict=True) if isinstance(test, Split)
+        judged = list(zip(plan.tests, shares, strict=True))
+        left = [
+            (test, share) for test, share in judged if isinstance(test, Split) and not _passes(test, share)
         ]
         findings = iter(
-            await self.link.evaluate([Case(one.remainder, one.calls, share) for one, share in taken])
+            await self.link.evaluate([Case(one.remainder, one.calls, share) for one, share in left])
         )
         found = iter(remote)
         tests = []
-        for i, (test, share) in enumerate(zip(plan.tests, shares, strict=True)):
+        for i, (test, share) in enumerate(judged):
             if isinstance(test, Split):
-                tests.append(results.split(next(findings), share, ended))
+                finding = _PASSED if _passes(test, share) else next(findings)
+                tests.append(results.split(finding, share, ended))
             elif isinstance(test, Remote):
                 tests.append(results.remote(i, *next(found, (Finding("missing", ""), 0.0)), ended))
             else:
@@ -206,6 +210,11 @@ class Judge:
             jail=jail,
             assurance=plan.assurance,
         )
+
+
+def _passes(test: Split, share: Sequence[Answer]) -> bool:
+    """Whether the one answer is, byte for byte, what the test passes with."""
+    return bool(test.passing) and share[0].status == "value" and share[0].payload == test.passing
 
 
 def _refusal(refused: Sequence[tuple[int, Refusal]], broken: bool) -> InvalidRequest:

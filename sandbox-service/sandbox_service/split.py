@@ -2,8 +2,9 @@
 
 `assert f(3) == 4` becomes the call `f(3)`, which goes to the jail, and the remainder `assert H[0] == 4`,
 which stays with the judge. Every maximal call whose root name the judge does not know is the candidate's.
-Nothing is ever evaluated here, and the result depends on tests and setup only, never on the program: so a
-program that defines `sorted` or `len` of its own changes nothing, and a plan serves a whole group.
+Nothing but literals is ever evaluated here, and the result depends on tests and setup only, never on the
+program: so a program that defines `sorted` or `len` of its own changes nothing, and a plan serves a whole
+group.
 
 What the judge cannot evaluate alone is refused with its line and reason: names bound by the test inside a
 call's arguments, loops, try, helper functions, names that nobody defines.
@@ -28,10 +29,11 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandbox_service.calls import Calls
 from sandbox_service.fill import Local, NotSplit
+from sandbox_service.foregone import passing_answer
 from sandbox_service.known import ALL_BUILTINS, MODULES
 
 HOLES = "H"
@@ -41,11 +43,15 @@ _BACK_DOORS = frozenset(("globals", "locals", "vars", "exec", "eval", "setattr",
 
 @dataclass(frozen=True)
 class Split:
-    """One test apart. `calls` are expressions for the jail; `remainder` is Python with `H[i]` for each."""
+    """One test apart. `calls` are expressions for the jail; `remainder` is Python with `H[i]` for each.
+
+    passing  the one call's answer, encoded, that is known to pass; empty where only the worker can tell
+    """
 
     source: str
     calls: tuple[str, ...]
     remainder: str
+    passing: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ class _Test:
         if not self.statements:
             raise NotSplit(1, "it asserts nothing")
         module = ast.fix_missing_locations(ast.Module(self.statements, []))
-        return Split(self.source, tuple(self.calls.found), ast.unparse(module))
+        calls = tuple(self.calls.found)
+        passing = passing_answer(self.statements) if len(calls) == 1 else b""
+        return Split(self.source, calls, ast.unparse(module), passing)
 
     def _lend(self, setup: ast.Module) -> None:
         """Take the setup's imports, and its constants that nothing can change; remember its other names as

@@ -30,7 +30,7 @@ JOB = {"program": "def f(n): return n * 2", "tests": ["assert f(2) == 4"]}
 
 
 def test_docker_compose_up_ends_with_a_finished_run_and_its_report(built: Stack, tmp_path: Path) -> None:
-    """A third of the demo's steps: its figures are `make demo`'s to reach, not far from them is this one's."""
+    """A third of the demo's steps: its figures are `make demo`'s to reach; this one is not far from them."""
     started = time.monotonic()
     built.compose("up", "--exit-code-from", "trainer", files=["tests/stack/short.yml"], timeout_s=2400)
     built.tell(f"docker compose up ended after {time.monotonic() - started:.0f} s")
