@@ -18,6 +18,7 @@ from functools import partial
 from sandbox_service.ahead import Ahead
 from sandbox_service.jails.jail import Jail
 from sandbox_service.lane import Lane
+from sandbox_service.lengths import Lengths
 from sandbox_service.replies import LaneBroken
 from sandbox_service.run import Answer, Conversation, Ended, Run
 from shared.errors import Broken, Unavailable
@@ -58,6 +59,7 @@ class _Turn:
     talk: Conversation | None = None
     lane: Lane | None = None
     began: float = 0.0
+    long: bool = False  # the last run with its calls was
     code: bytes = b""  # what was compiled while it waited
 
     def take(self, code: bytes) -> None:
@@ -92,6 +94,8 @@ class Pool:
         self.took: Callable[[float], None] = lambda seconds: None
         self._warm: list[Lane] = []  # the one that ran last is taken first: its pages are the warmest
         self._turns: deque[_Turn] = deque()
+        self._lengths = Lengths()
+        self._long_waiting = self._long_at_work = 0
         self._busy = 0
         self._lacking: asyncio.TimerHandle | None = None
         self._all: set[Lane] = set()
@@ -165,6 +169,8 @@ class Pool:
         if self._closing:
             raise Unavailable("the sandbox is closing")
         turn = _Turn(run, fresh, asyncio.get_running_loop().create_future(), talk())
+        turn.long = self._lengths.is_long(run)
+        self._long_waiting += turn.long
         self._turns.append(turn)
         self._dispatch()
         if turn.lane is None and not fresh:
@@ -175,22 +181,38 @@ class Pool:
             if turn.lane is not None:
                 turn.lane.cancel()
             elif turn in self._turns:
-                self._turns.remove(turn)
+                self._take(turn)
             raise
 
     def _dispatch(self) -> None:
         """Give turns to lanes as long as there are both."""
         while self._turns and self._busy < self.lanes:
-            lane = self._fit(self._turns[0])
+            turn = self._next()
+            lane = self._fit(turn)
             if lane is None:
                 if self._lacking is None:
                     self._lacking = asyncio.get_running_loop().call_later(_NO_LANE_S, self._lack)
                 return
             self._enough()
-            turn = self._turns.popleft()
+            self._take(turn)
             self._busy += 1
+            self._long_at_work += turn.long
             turn.lane, turn.began = lane, time.monotonic()
             lane.begin(turn.run, partial(self._ended, turn, lane), turn.talk, turn.code)
+
+    def _next(self) -> _Turn:
+        """Return whose turn it is: who came first, or a run known to be long, where none is at work.
+
+        So long ones are done beside the others rather than after them; they never have two lanes by that.
+        """
+        if self._long_waiting and not self._long_at_work and self.lanes > 1:
+            return next(turn for turn in self._turns if turn.long)
+        return self._turns[0]
+
+    def _take(self, turn: _Turn) -> None:
+        """Take a turn out of those that wait."""
+        self._turns.remove(turn)
+        self._long_waiting -= turn.long
 
     def _fit(self, turn: _Turn) -> Lane | None:
         while self._warm:
@@ -202,8 +224,11 @@ class Pool:
 
     def _ended(self, turn: _Turn, lane: Lane, end: Ended | LaneBroken) -> None:
         self._busy -= 1
+        self._long_at_work -= turn.long
         turn.lane = None
-        self.took(time.monotonic() - turn.began)
+        seconds = time.monotonic() - turn.began
+        self.took(seconds)
+        self._lengths.took(turn.run, seconds)
         if lane.broken or lane.runs >= self.recycle_runs:
             self._retire(lane)
         else:
@@ -222,7 +247,7 @@ class Pool:
 
     def _give_up(self, why: str, retry_after_s: float | None = None) -> None:
         """Tell all that wait for a lane that there will be none."""
-        turns, self._turns = self._turns, deque()
+        turns, self._turns, self._long_waiting = self._turns, deque(), 0
         for turn in turns:
             if not turn.done.done():
                 turn.done.set_exception(Unavailable(why, retry_after_s=retry_after_s))
