@@ -126,7 +126,7 @@ def _bitsandbytes() -> bool:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether TRL says more than that a batch has no reward, and all it held: the run says why, and stops."""
-    return not record.getMessage().startswith("All reward functions returned None")
+    return "All reward functions returned None" not in record.getMessage()
 
 
 def quiet_libraries() -> None:
