@@ -149,7 +149,7 @@ def test_an_outage_ends_the_run_in_front_of_its_step_and_no_step_is_lost(
     folder = tmp_path / "outage"
     try:
         own.wait_ready()
-        more = ["--deadline-s", "2", "--checkpoint-freq", "100"]
+        more = ["--deadline-s", "4", "--checkpoint-freq", "100"]
         process = subprocess.Popen(
             [sys.executable, "-m", "trainer.cli", *argv(folder, tiny_coder, own, *more)],
             env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -157,7 +157,8 @@ def test_an_outage_ends_the_run_in_front_of_its_step_and_no_step_is_lost(
         )  # fmt: skip
         end = time.monotonic() + 240
         while not (folder / "metrics.jsonl").is_file():
-            assert process.poll() is None and time.monotonic() < end
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
             time.sleep(0.02)
         own.kill()
         _, said = process.communicate(timeout=240)
