@@ -91,8 +91,10 @@ def _load(settings: DecoderSettings) -> Engine:
             find_model(settings.model)
             # Here, not above: the echo engine runs where torch is not installed.
             load("transformers.modeling_utils")  # which its auto classes import when they are first asked
-            engine: Engine = load("decoder_service.engines.hf").load_engine(settings)
-            return engine
+            load("decoder_service.engines.hf")
+            from decoder_service.engines.hf import load_engine
+
+            return load_engine(settings)
 
 
 async def _start(batcher: Batcher, fail: Callable[[RoomError], None]) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from sandbox_service.inside.codec import MAX_BYTES, encode
+from sandbox_service.inside.codec import encode
 
 # Displays of literals: the codec carries them as they are, and each equals itself. No name, no call, no sum.
 _PARTS = (
     ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.USub, ast.Load,
 )  # fmt: skip
-_SINGLE = (True, False, None)
 
 
 def passing_answer(statements: Sequence[ast.stmt]) -> bytes:
@@ -33,10 +32,10 @@ def passing_answer(statements: Sequence[ast.stmt]) -> bytes:
             return _encoded(right)
         case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]) if _is_hole(right):
             return _encoded(left)
-        case ast.Compare(left=left, ops=[ast.Is()], comparators=[ast.Constant(value=value)]) if _is_hole(
-            left
-        ) and any(value is one for one in _SINGLE):
-            return encode(value)
+        case ast.Compare(
+            left=left, ops=[ast.Is()], comparators=[ast.Constant(value=True | False | None as one)]
+        ) if _is_hole(left):
+            return encode(one)
         case ast.UnaryOp(op=ast.Not(), operand=operand) if _is_hole(operand):
             return encode(False)
         case _ if _is_hole(test):
@@ -58,4 +57,4 @@ def _encoded(node: ast.expr) -> bytes:
         data = encode(ast.literal_eval(node))
     except (ValueError, TypeError, RecursionError, MemoryError):
         return b""
-    return b"" if len(data) > MAX_BYTES or data.startswith(b'["x"') else data
+    return b"" if data.startswith(b'["x"') else data  # over one of the codec's budgets

@@ -178,19 +178,15 @@ class Judge:
         """Judge what came back: `ended` of the run, and what the tests in the judge found, each with its
         milliseconds. Raises as `judge` does."""
         shares = results.shares(plan.tests, plan.run, ended.answers)
-        judged = list(zip(plan.tests, shares, strict=True))
-        left = [
-            (test, share) for test, share in judged if isinstance(test, Split) and not _passes(test, share)
+        taken = [
+            (test, share) for test, share in zip(plan.tests, shares, strict=True) if isinstance(test, Split)
         ]
-        findings = iter(
-            await self.link.evaluate([Case(one.remainder, one.calls, share) for one, share in left])
-        )
+        findings = iter(await self._compared(taken))
         found = iter(remote)
         tests = []
-        for i, (test, share) in enumerate(judged):
+        for i, (test, share) in enumerate(zip(plan.tests, shares, strict=True)):
             if isinstance(test, Split):
-                finding = _PASSED if _passes(test, share) else next(findings)
-                tests.append(results.split(finding, share, ended))
+                tests.append(results.split(next(findings), share, ended))
             elif isinstance(test, Remote):
                 tests.append(results.remote(i, *next(found, (Finding("missing", ""), 0.0)), ended))
             else:
@@ -210,6 +206,18 @@ class Judge:
             jail=jail,
             assurance=plan.assurance,
         )
+
+    async def _compared(self, taken: Sequence[tuple[Split, tuple[Answer, ...]]]) -> list[Finding]:
+        """Return what came of each test over its answers; the worker is asked of those that do not plainly
+        pass. Raises as `judge` does."""
+        plain = [_passes(test, share) for test, share in taken]
+        cases = [
+            Case(test.remainder, test.calls, share)
+            for (test, share), passes in zip(taken, plain, strict=True)
+            if not passes
+        ]
+        asked = iter(await self.link.evaluate(cases))
+        return [_PASSED if passes else next(asked) for passes in plain]
 
 
 def _passes(test: Split, share: Sequence[Answer]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -32,10 +34,14 @@ async def ends(pool: Pool, calls: list[str]) -> list[str]:
     return found
 
 
-async def opened(lanes: int) -> Pool:
+@asynccontextmanager
+async def opened(lanes: int) -> AsyncIterator[Pool]:
     pool = Pool(Process(Uids(40_000, lanes, 1000)), lanes=lanes, spares=0, recycle_runs=1000)
     await pool.start()
-    return pool
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 def short(count: int) -> list[str]:
@@ -44,41 +50,31 @@ def short(count: int) -> list[str]:
 
 @pytest.mark.anyio
 async def test_what_took_long_the_last_time_begins_first_the_next_time() -> None:
-    pool = await opened(lanes=2)
-    try:
+    async with opened(lanes=2) as pool:
         calls = [*short(30), LONG]
         assert (await ends(pool, calls))[-1] == LONG
         assert (await ends(pool, calls))[-1] != LONG
-    finally:
-        await pool.close()
 
 
 @pytest.mark.anyio
 async def test_long_runs_overtake_on_one_lane_and_the_others_go_on() -> None:
-    pool = await opened(lanes=2)
-    try:
+    async with opened(lanes=2) as pool:
         calls = [*short(8), LONG, f"{LONG}  # again"]
         await ends(pool, calls)
         order = await ends(pool, calls)
         assert order.index(LONG) > 2, order
-    finally:
-        await pool.close()
 
 
 @pytest.mark.anyio
 async def test_the_only_lane_is_nobodys_to_overtake_on() -> None:
-    pool = await opened(lanes=1)
-    try:
+    async with opened(lanes=1) as pool:
         calls = [*short(3), LONG]
         assert await ends(pool, calls) == await ends(pool, calls) == calls
-    finally:
-        await pool.close()
 
 
 @pytest.mark.anyio
 async def test_a_cancelled_one_is_forgotten_and_the_others_are_done() -> None:
-    pool = await opened(lanes=2)
-    try:
+    async with opened(lanes=2) as pool:
         await ends(pool, [LONG, "f(0.5)"])
         held = [asyncio.create_task(pool.run(run(call))) for call in (LONG, "f(0.5)", "f(0.5)")]
         await asyncio.sleep(0.1)
@@ -86,8 +82,6 @@ async def test_a_cancelled_one_is_forgotten_and_the_others_are_done() -> None:
         assert len(await ends(pool, short(4))) == 4
         await asyncio.gather(*held[:2])
         assert (pool._long_waiting, pool._long_at_work) == (0, 0)
-    finally:
-        await pool.close()
 
 
 def test_calls_are_known_by_their_text_and_setup_and_forgotten_when_a_run_was_quick() -> None:

@@ -119,9 +119,11 @@ def start(config: LatentConfig, *, resume: Path | None = None, unsaved: Sequence
         opened("latent", config, new=config.output_dir, resume=resume, unsaved=unsaved) as opening,
         located(config, opening[2] / "logs", judged=judged, meanwhile=ENGINE) as found,
     ):
+        load(ENGINE)
+        from trainer.channels.latent.trainer import train
+
         run, checkpoint, folder = opening
-        ended: Ended = load(ENGINE).train(found, run, folder, checkpoint)
-        return ended
+        return train(found, run, folder, checkpoint)
 
 
 @contextlib.contextmanager

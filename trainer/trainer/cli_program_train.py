@@ -70,9 +70,10 @@ def _train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Pat
         folder / "logs", None, ["http://127.0.0.1:9"], config.sandbox_url,
         meanwhile=ENGINE,
     ) as (_, sandbox):  # fmt: skip
-        located = config.model_copy(update={"sandbox_url": sandbox})
-        ended: Ended = load(ENGINE).train(located, run, folder, checkpoint)
-        return ended
+        load(ENGINE)
+        from trainer.channels.program.trainer import train
+
+        return train(config.model_copy(update={"sandbox_url": sandbox}), run, folder, checkpoint)
 
 
 def as_text(summary: dict[str, Any]) -> str:

@@ -86,8 +86,10 @@ def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path |
     ) as urls:  # fmt: skip
         located = config.model_copy(update={"decoder_url": urls[0], "sandbox_url": urls[1]})
         introduce(located, run)
-        ended: Ended = load(ENGINE).train(located, run, folder, checkpoint)
-        return ended
+        load(ENGINE)
+        from trainer.channels.text.trainer import train
+
+        return train(located, run, folder, checkpoint)
 
 
 def as_text(summary: dict[str, Any]) -> str:
