@@ -1,4 +1,4 @@
-"""Modules are imported while the collector rests, and it rests no longer than that."""
+"""Modules are imported while the collector rests, which rests no longer, and leaves them alone for good."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def test_a_collector_that_was_off_stays_off(module: str) -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_it_brought_is_not_looked_at_again_and_what_comes_later_is(module: str) -> None:
+    before = gc.get_freeze_count()
+    load(module)
+    frozen = gc.get_freeze_count()
+    assert frozen > before
+    load(module)  # which is there already: nothing that was made since is kept
+    assert gc.get_freeze_count() == frozen
+    later: list[object] = []
+    later.append(later)
+    assert any(found is later for found in gc.get_objects())
 
 
 def test_it_works_again_after_an_import_that_failed(module: str) -> None:
