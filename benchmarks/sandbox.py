@@ -12,7 +12,8 @@ SandboxFusion's server, where one is given, gets the same text as the cold way b
 
 One reference (the sum of amicable numbers) alone computes for seconds, which all ways pay in full: while it
 holds one lane, no way can end the set. So the set is measured whole and without its longest program, and the
-highest ratio that the whole set admits on the machine is printed beside what was reached.
+highest ratio that the whole set admits is printed beside what was reached. It comes from the CPU time that
+this program took in the same round, for a machine's speed wavers from round to round.
 
 The idle latency is that of single requests with a pause before each, of the commonest kind of program.
 """
@@ -51,6 +52,7 @@ def warm(url: str, jobs: list[dict[str, Any]], clients: int, batch: int) -> Meas
     """Measure POST /v1/judge with `batch` jobs per request, each client on a connection of its own."""
     batches = [json.dumps({"jobs": jobs[at : at + batch]}).encode() for at in range(0, len(jobs), batch)]
     own = threading.local()
+    longest: list[float] = []
 
     def post(body: bytes) -> tuple[int, int]:
         if not hasattr(own, "client"):
@@ -59,9 +61,10 @@ def warm(url: str, jobs: list[dict[str, Any]], clients: int, batch: int) -> Meas
         if status != 200:
             raise RuntimeError(f"the sandbox answered {status}: {text[:500]!r}")
         verdicts = json.loads(text)["verdicts"]
+        longest.append(max(verdict["usage"]["cpu_ms"] for verdict in verdicts) / 1e3)
         return sum(verdict["outcome"] == "passed" for verdict in verdicts), len(verdicts)
 
-    return spread(batches, clients, post)
+    return spread(batches, clients, post)._replace(longest_s=max(longest))
 
 
 def fusion(url: str, jobs: list[dict[str, Any]], clients: int) -> Measured:
@@ -193,14 +196,26 @@ def main() -> int:
     )
     for one in sets:
         one.show()
-    most = len(jobs) / seconds[longest]
+    for name, rounds in sets[0].rounds.items():
+        if rounds[0].longest_s:
+            bound(sets[0], name, plain)
+    return 0
+
+
+def bound(one: Set, way: str, plain: list[str]) -> None:
+    """Print what a way could reach at most while one lane holds the longest program, and what it reached."""
+    most = [measured.total / measured.longest_s for measured in one.rounds[way]]
+    pairs = zip(one.rounds[way], most, strict=True)
+    share = statistics.median(measured.rate / top for measured, top in pairs)
     print(
-        f"\nwhile the longest program computes, no way can end the whole set: at most {most:.0f} verdicts/s"
+        f"\n{way}: while the longest program computes, no way can end the whole set: "
+        f"at most {statistics.median(most):.0f} ({min(most):.0f}..{max(most):.0f}) verdicts/s, "
+        f"of which {share:.0%} was reached"
     )
     for name in plain:
-        base = statistics.median(one.rate for one in sets[0].rounds[name])
-        print(f"that is {most / base:.1f} times {name} on this machine")
-    return 0
+        against = zip(most, one.rounds[name], strict=True)
+        times = statistics.median(top / cold.rate for top, cold in against)
+        print(f"that is at most {times:.1f} times {name}; {one.ratio(way, name):.1f} was reached")
 
 
 def arguments() -> argparse.Namespace:

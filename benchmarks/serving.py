@@ -25,13 +25,17 @@ _READY_S = 300.0
 
 
 class Measured(NamedTuple):
-    """One way, one round: verdicts a second, latency per request or process, and how many passed."""
+    """One way, one round: verdicts a second, latency per request or process, and how many passed.
+
+    longest_s   CPU seconds of the longest program, as the sandbox counted them in this round; 0: not counted
+    """
 
     rate: float
     p50_ms: float
     p99_ms: float
     passed: int
     total: int
+    longest_s: float = 0.0
 
 
 class Served(NamedTuple):
