@@ -147,7 +147,7 @@ def test_settings_of_a_run_that_goes_on_do_not_come_from_the_environment(
 def test_processes_on_cpu_are_joined_and_counted() -> None:
     code = (
         "from trainer.channels.processes import join\nimport torch\n"
-        "found = join(cpu=True, deadline_s=1)\n"
+        "found = join(cpu=True, patience=120)\n"
         "found.wait_for_everyone()\nprint(found.num_processes, flush=True)\n"
         "torch.distributed.destroy_process_group()"
     )
@@ -169,3 +169,19 @@ def test_two_epochs_are_two_epochs_on_any_number_of_processes(processes: int, st
     data, found = _data(config, starter_tasks("train", 12), processes)
     assert found == steps and found * config.groups(processes) == len(data) == 24
     assert sorted(data["task"][:12]) == sorted(data["task"][12:]) == list(range(12))
+
+
+def test_processes_wait_longer_than_an_outage_that_the_run_waits_for() -> None:
+    from trainer.channels.processes import patience_s
+
+    assert patience_s(180.0) == 1800
+    assert patience_s(180.0, tries=30) > 30 * 180
+
+
+def test_a_process_that_would_score_parts_of_groups_is_refused() -> None:
+    config = TextConfig(
+        reward="relative", batch_size=1, gradient_accumulation_steps=1, num_generations=2, anchor_rate=0
+    )
+    with pytest.raises(ConfigError, match="each process samples 1 messages"):
+        config.groups(2)
+    assert config.model_copy(update={"reward": "ratio"}).groups(2) == 1

@@ -306,9 +306,17 @@ def test_a_run_of_that_name_is_not_touched(
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_resumed_run_keeps_its_settings(whole: Path, capsys: Any) -> None:
-    assert main(["train", "text", "--resume", str(whole), "--learning-rate", "1"]) == 2
-    assert "learning_rate" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--learning-rate", "1"), ("--min-assurance", "in_sandbox"), ("--max-program-tokens", "9"),
+        ("--generator-temperature", "1"), ("--limits-cpu-s", "1"),
+    ],
+)  # fmt: skip
+def test_a_resumed_run_keeps_its_settings(whole: Path, capsys: Any, flag: str, value: str) -> None:
+    assert main(["train", "text", "--resume", str(whole), flag, value]) == 2
+    setting = flag[2:].replace("-", "_").replace("limits_cpu_s", "limits")
+    assert f"a run keeps its settings ({setting})" in capsys.readouterr().err
 
 
 def test_a_batch_that_holds_no_whole_groups_is_refused(
@@ -329,5 +337,27 @@ def test_a_run_whose_folder_was_copied_resumes_there(whole: Path, rooms: Any, tm
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
     (copy / "summary.json").unlink()
+    (copy / "evaluation.json").write_text('{"checkpoint": "best (step 1)"}')  # of when it was not finished
     assert main(["train", "text", "--resume", str(copy), *rooms.flags]) == 0
-    assert (copy / "summary.json").is_file()
+    assert (copy / "summary.json").is_file() and not (copy / "evaluation.json").exists()
+    assert (copy / "evaluation-best-step-1.json").is_file()
+
+
+def test_a_held_out_task_that_the_judge_refuses_is_named_before_the_first_step(
+    rooms: Any, tmp_path: Path, capsys: Any
+) -> None:
+    row = {
+        "text": "Write a function to double a number.", "reference": "def twice(x):\n    return 2 * x\n",
+        "tests": ["assert twice(2) == 4"],
+    }  # fmt: skip
+    splits = ["train"] * 12 + ["validation"] * 2 + ["test"] * 2
+    rows = [row | {"task_id": f"own/{n}", "split": split} for n, split in enumerate(splits)]
+    rows[-1]["tests"] = ["for i in range(3):\n    assert twice(i) == 2 * i"]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    folder = tmp_path / "refused"
+    more = ["--dataset", str(file), "--min-assurance", "value", "--max-completion-length", "64"]
+    assert main(argv(folder, Path("starter"), rooms, *more)) == 2
+    said = capsys.readouterr().err
+    assert "task own/15" in said and "Traceback" not in said
+    assert not folder.exists()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 ENGINE = "trainer.channels.program.trainer"
 DEFAULT_CONFIG = Path("kolmogorov.yaml")
-# What a resumed run may be told anew: where the sandbox is, and how long it may take.
-MAY_CHANGE = {*Service.model_fields, "max_seconds"}
+# What a resumed run may be told anew: where the sandbox is, how it is waited for, and how long all may take.
+MAY_CHANGE = {*Service.model_fields, "max_seconds"} - {"limits"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ENGINE = "trainer.channels.text.trainer"
 DEFAULT_CONFIG = Path("psuedoptimal.yaml")
+# What a resumed run may be told anew: where the services are and how they are waited for, not how they judge.
+MAY_CHANGE = frozenset(Services.model_fields) - {
+    "max_program_tokens", "generator_temperature", "min_assurance", "limits",
+}  # fmt: skip
 # What --debug shrinks; flags still win.
 DEBUG = {
     "max_steps": 4, "train_tasks": 16, "validation_tasks": 8, "heldout_tasks": 16, "num_generations": 2,
@@ -44,7 +48,7 @@ def command(args: argparse.Namespace) -> int:
     """Train, and print the summary. Returns 0, 1, or 128 + the signal that stopped it."""
     flags = given_flags(TextConfig, args)
     if args.resume:
-        config = resumed(TextConfig, args, flags, Services.model_fields)
+        config = resumed(TextConfig, args, flags, MAY_CHANGE)
     else:
         config = new_config(flags, args.config or [DEFAULT_CONFIG])
     if args.print_config:

@@ -297,6 +297,13 @@ class TextConfig(Output, Services, Reward, Rollouts, Optimiser, Data, Models):
                 + (f" x {processes} processes" if processes > 1 else "")
                 + "); change one of them"
             )
+        own = self.batch_size * micro
+        if self.reward == "relative" and own % self.num_generations:
+            raise ConfigError(
+                f"reward=relative: scores a message beside its group; each process samples {own} messages "
+                f"(batch_size={self.batch_size} x {micro} backward passes), which are no whole groups of "
+                f"num_generations={self.num_generations}; change one of them, or the reward"
+            )
         return messages // self.num_generations
 
     @property

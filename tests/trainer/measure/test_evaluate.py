@@ -156,6 +156,17 @@ def test_evaluate_writes_what_it_measured_and_prints_it(
     assert "minified reference" in capsys.readouterr().out
 
 
+def test_where_services_are_is_told_by_variables_and_an_unfinished_run_is_not_made_to_look_finished(
+    trained: Path, located: TextConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trained / "summary.json").unlink()
+    for room, url in zip(("DECODER", "SANDBOX"), urls(located)[1::2], strict=True):
+        monkeypatch.setenv(f"PSUEDOPTIMAL_{room}_URL", url)
+    assert evaluate(trained, "--no-baselines", "--n", "12") == 0
+    assert not (trained / "logs").exists()  # nothing was started
+    assert not (trained / "summary.json").exists()
+
+
 def test_another_evaluation_goes_to_a_file_that_says_what_is_different(
     trained: Path, located: TextConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

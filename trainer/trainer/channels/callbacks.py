@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from shared.errors import NoAnswer
+from shared.errors import NoAnswer, RequestRefused
 from trainer.channels.chance import Chance
+from trainer.config import ConfigError
 from trainer.pace import Pace, duration
 from trainer.runs import Run, mark_complete
 
@@ -174,7 +175,7 @@ class HeldOutCallback(TrainerCallback):
         if self.run is not None:
             try:
                 found = self.evaluated(step)
-            except NoAnswer as error:
+            except (NoAnswer, RequestRefused, ConfigError) as error:
                 reason = f"no held-out evaluation of step {step}: {error}"
         if found is not None and (step > 0 or self.first_counts) and self.is_better(found.evaluation):
             self.best, keep = found.evaluation, True

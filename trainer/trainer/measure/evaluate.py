@@ -25,7 +25,7 @@ from trainer.cli_runs import add_unsaved
 from trainer.cli_verbs import add_runs, positive
 from trainer.config import ConfigError, environment, resolve, service_url
 from trainer.config_text import TextConfig
-from trainer.measure.evaluation_file import command_line, differences, file_name, services_of
+from trainer.measure.evaluation_file import LOCATION, command_line, differences, file_name, services_of
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
@@ -158,7 +158,7 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
     }
     out, name = Run(folder.path), file_name(differences(folder, own, config, args, measured.decoder))
     print(out.write_text(name, json.dumps(finite(written), indent=1) + "\n"), file=sys.stderr)
-    if name == EVALUATION:
+    if name == EVALUATION and folder.summary:  # A run without one is not finished, and is not to look it.
         summary = with_heldout(folder, config, measured.rows[0])
         out.write_text("summary.json", json.dumps(finite(summary), indent=2) + "\n")
     return measured.rows
@@ -266,14 +266,10 @@ def _left(runs: Sequence[Path], done: int) -> str:
 def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     """Evaluate one run with the given services, or with its own, started for it."""
     folder = read_run(path, episodes=False)
-    config = resolve(TextConfig, [path / "config.yaml"], {}, variables=())
+    config = resolve(TextConfig, [path / "config.yaml"], {}, variables=LOCATION)
     for url in [*(args.decoder_url or []), *(args.sandbox_url or [])]:
         service_url(url)
-    given = {
-        k: v
-        for k in ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
-        if (v := getattr(args, k)) is not None
-    }
+    given = {name: value for name in LOCATION if (value := getattr(args, name)) is not None}
     # Where the run found its services says nothing about where they are now; the environment does.
     said = environment(TextConfig)
     forgotten = {key: None for key in ("decoder_url", "sandbox_url") if key not in said}

@@ -1,5 +1,5 @@
 """What an evaluation notes of itself, and the file it goes to: the run's main one, or one that says what is
-different. Writes none."""
+different."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config_text import TextConfig
-from trainer.measure.folder import EVALUATION, RunFolder
+from trainer.measure.folder import EVALUATION, RunFolder, read_object
+
+# Settings that say where services are, not what is measured.
+LOCATION = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
 
 
 def differences(
@@ -41,6 +44,16 @@ def file_name(different: Sequence[str]) -> str:
     """Return the name of the file an evaluation goes to: of its differences, in letters a file may have."""
     said = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in different)
     return f"evaluation-{said}.json" if said else EVALUATION
+
+
+def put_aside(run: Path, checkpoint: str) -> None:
+    """Rename the main evaluation of a run that has gone on since, after the weights it was of.
+
+    checkpoint  the run's best weights now, as an evaluation names them
+    """
+    measured = read_object(run / EVALUATION).get("checkpoint", checkpoint)
+    if measured != checkpoint:
+        (run / EVALUATION).replace(run / file_name([str(measured)]))
 
 
 def services_of(room: str, args: argparse.Namespace) -> list[str] | str:

@@ -118,6 +118,12 @@ def latest_by_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [steps[step] for step in sorted(steps)]
 
 
+def checkpoint_name(checkpoint: Path) -> str:
+    """Return a checkpoint's name, with its step where it is called "best"."""
+    step = read_object(checkpoint / "best.json").get("step")
+    return checkpoint.name if step is None else f"{checkpoint.name} (step {step})"
+
+
 def checkpoint_folder(run: Path, which: str = "best") -> Path:
     """Return the folder of a checkpoint: "best", "last", or a step.
 

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 from trainer.cli_verbs import add_runs
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
+from trainer.measure.evaluation_file import LOCATION
 from trainer.runs import Run
-
-DEFAULT_LOCATION = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +44,7 @@ def command(args: argparse.Namespace) -> int:
         if args.saved:
             found.append(_saved(run))
             continue
-        config = resolve(LatentConfig, [run.folder / "config.yaml"], {}, variables=DEFAULT_LOCATION)
+        config = resolve(LatentConfig, [run.folder / "config.yaml"], {}, variables=LOCATION)
         update = {name: getattr(args, name) for name in ("decoder_url", "sandbox_url") if getattr(args, name)}
         if args.n:
             update["heldout_tasks"] = args.n

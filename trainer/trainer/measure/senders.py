@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.config_text import TextConfig
 from trainer.measure.baselines import baselines, shuffled
-from trainer.measure.folder import checkpoint_folder, read_object
+from trainer.measure.folder import checkpoint_folder, checkpoint_name
 from trainer.measure.language import describe
 from trainer.measure.record import Message, Sender
 from trainer.measure.students import Student, encode_tasks, load_student
@@ -57,13 +57,7 @@ def senders_of(
         budget = max(1, round(sum(m.tokens for m in messages) / len(messages)))
         senders += [*baselines(tasks, student.count, student.cut, budget), shuffled(messages)]
     reference_tokens = {task.task_id: student.count(task.reference) for task in tasks}
-    return RunSenders(_named(checkpoint), senders, reference_tokens, language)
-
-
-def _named(checkpoint: Path) -> str:
-    """Return a checkpoint's name, with its step where it is called "best"."""
-    step = read_object(checkpoint / "best.json").get("step")
-    return checkpoint.name if step is None else f"{checkpoint.name} (step {step})"
+    return RunSenders(checkpoint_name(checkpoint), senders, reference_tokens, language)
 
 
 def _language(student: Student, tasks: Sequence[Task], messages: Sequence[Message]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def train(config: LatentConfig, run: Run | None, folder: Path, checkpoint: Path 
     quiet_libraries()
     if config.threads:
         torch.set_num_threads(config.threads)
-    processes = join(cpu=config.device == "cpu", deadline_s=config.deadline_s)
+    processes = join(cpu=config.device == "cpu", patience=patience_s(config.deadline_s))
     teacher = open_teacher(config)
     card = _introduce(config, teacher, run)
     rows = load_rows(config, card.width)

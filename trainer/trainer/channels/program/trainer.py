@@ -54,7 +54,7 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     if config.threads:
         torch.set_num_threads(config.threads)
     cpu = precision(config.models).device == "cpu"
-    processes = join(cpu=cpu, deadline_s=config.deadline_s)
+    processes = join(cpu=cpu, patience=patience_s(config.deadline_s, config.max_outages))
     splits = load_splits(config)
     _introduce(config, run)
     policy = _beginning(config, run, folder, splits)
@@ -214,7 +214,7 @@ def grpo_config(
             save_strategy="steps", save_steps=max(1, round(config.checkpoint_freq * epoch_steps)),
             save_total_limit=config.save_total_limit, shuffle_dataset=False,
             ddp_find_unused_parameters=False, remove_unused_columns=False, dataloader_pin_memory=cuda,
-            ddp_timeout=int(patience_s(config.deadline_s)),
+            ddp_timeout=int(patience_s(config.deadline_s, config.max_outages)),
         )  # fmt: skip
     except (TypeError, ValueError) as error:
         raise ConfigError(f"TRL refuses these settings: {error}") from error

@@ -34,7 +34,7 @@ POLL_S = 0.2
 HARMLESS = "pass\n"
 
 
-class TaskRefused(RuntimeError):
+class TaskRefused(ConfigError):
     """The judge will not take a task whatever the program: the data set is at fault, not the student."""
 
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig
 
-from shared.errors import NoAnswer
+from shared.errors import NoAnswer, RequestRefused
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, close, train_or_halt
 from trainer.channels.processes import join, patience_s
@@ -28,6 +28,8 @@ from trainer.channels.text.reward_function import CompressionReward
 from trainer.channels.text.student import Policy, Precision, load_policy, precision, quiet_libraries
 from trainer.config import ConfigError
 from trainer.config_text import TextConfig
+from trainer.measure.evaluation_file import put_aside
+from trainer.measure.folder import checkpoint_name
 from trainer.measure.students import Student, load_student
 from trainer.runs import Run, read_state, resume_command
 from trainer.tasks.sources import load_tasks
@@ -46,7 +48,8 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     if config.threads:
         torch.set_num_threads(config.threads)
     chosen = precision(config)
-    processes = join(cpu=chosen.device == "cpu", deadline_s=config.deadline_s)
+    patience = patience_s(config.deadline_s, config.max_outages)
+    processes = join(cpu=chosen.device == "cpu", patience=patience)
     tasks, validation, test = (load_tasks(config, split) for split in ("train", "validation", "test"))
     policy = load_policy(config, chosen, processes.local_process_index)
     untrained = _untrained(config, policy, test, run)
@@ -74,7 +77,7 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
     seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
         return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
-    except NoAnswer as error:
+    except (NoAnswer, RequestRefused) as error:
         return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
 
 
@@ -112,6 +115,7 @@ def _summarise(
     found = evaluate(student, test, config, step=best.step, split="test").evaluation
     seconds["evaluate"] += time.monotonic() - started
     summary = summary_of(found, untrained, config, seconds)
+    put_aside(run.folder, checkpoint_name(run.best))
     run.write_json("summary.json", summary)
     return summary
 
@@ -184,7 +188,7 @@ def grpo_config(config: TextConfig, chosen: Precision, folder: Path, steps: int)
         "save_total_limit": config.save_total_limit,
         "shuffle_dataset": False, "ddp_find_unused_parameters": False,
         "remove_unused_columns": False, "dataloader_pin_memory": cuda,
-        "ddp_timeout": int(patience_s(config.deadline_s)),
+        "ddp_timeout": int(patience_s(config.deadline_s, config.max_outages)),
     }  # fmt: skip
     try:
         return GRPOConfig(**(ours | config.trl))
