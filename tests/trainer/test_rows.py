@@ -12,8 +12,8 @@ from trainer import hub
 from trainer.cli import main
 from trainer.config import ConfigError
 from trainer.config_text import Data
-from trainer.tasks.rows import load_file
-from trainer.tasks.sources import SPLITS, load_tasks
+from trainer.tasks.rows import load_file, of_split, placed
+from trainer.tasks.sources import SPLITS, _from_hub, load_tasks
 from trainer.tasks.starter import starter_tasks
 
 
@@ -158,3 +158,25 @@ def test_without_the_hub_the_way_out_is_named_and_no_folder_is_left(tmp_path: Pa
     assert "student_model='Qwen/Qwen2.5-Coder-0.5B-Instruct': it is not on this machine" in said
     assert "--config starter-text.yaml" in said and "Traceback" not in said
     assert not runs.exists()
+
+
+def test_a_hub_data_set_is_split_as_its_parts_are(tmp_path: Path) -> None:
+    """`datasets` reads a folder as it reads a repository: a file for each part, one schema for all rows."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for at, part in enumerate(("train", "validation", "test")):
+        rows = [row(10 * at), row(10 * at + 1, family="own")]
+        (folder / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    rows = placed((str(at), each) for at, each in enumerate(_from_hub(str(folder), "sanitized")))
+    for at, part in enumerate(SPLITS):
+        found = [(task.task_id, task.family) for task in of_split(rows, part)]
+        assert found == [(f"own/{10 * at}", ""), (f"own/{10 * at + 1}", "own")]
+
+
+def test_a_hub_data_set_of_one_part_is_divided(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    text = "\n".join(json.dumps(row(number)) for number in range(24))
+    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    rows = placed((str(at), each) for at, each in enumerate(_from_hub(str(folder), "sanitized")))
+    assert [len(of_split(rows, part)) for part in SPLITS] == [18, 2, 4]

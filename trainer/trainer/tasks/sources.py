@@ -10,10 +10,13 @@ from typing import Any
 from trainer.config import ConfigError
 from trainer.config_text import STARTER, Data
 from trainer.hub import require_dataset
+from trainer.tasks.mbpp import HUB
 from trainer.tasks.task import Task
 
 SPLITS = ("train", "validation", "test")
 MBPP = "mbpp"
+# What hub data sets call their parts, where it is not our word.
+PARTS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
 # Generated tasks have no end; with so many a run of a few hundred steps meets few of them twice.
 STARTER_DEFAULT = {"train": 4000, "validation": 120, "test": 240}
 # The tasks are the same for every seed of a run, so that seeds can be compared.
@@ -57,7 +60,6 @@ def _loaded(dataset: str, config: str, split: str, stamp: int) -> tuple[Task, ..
 
     stamp  changes when a file does
     """
-    from trainer.tasks.mbpp import HUB
     from trainer.tasks.rows import load_file, of_split, placed
 
     if Path(dataset).is_dir():
@@ -99,7 +101,18 @@ def _near(name: str, known: list[str]) -> str:
 
 
 def _from_hub(name: str, config: str) -> list[dict[str, Any]]:
+    """Return the rows of all parts of a hub's data set; MBPP's say by their ids which part they are of.
+
+    Another's have the part they stand in as their split, unless it has one part only, or they name theirs.
+    Fields without a value are what `datasets` makes of those that a row has not.
+    """
     from datasets import load_dataset
 
-    found = load_dataset(name, config)
-    return [dict(row) for part in found.values() for row in part]
+    if name == HUB:
+        return [dict(row) for part in load_dataset(name, config).values() for row in part]
+    parts = load_dataset(name)
+    found = []
+    for part, rows in parts.items():
+        split = {"split": PARTS.get(part, part)} if len(parts) > 1 else {}
+        found += [split | {key: value for key, value in row.items() if value is not None} for row in rows]
+    return found
