@@ -14,7 +14,7 @@ import pytest
 
 from trainer.cli import main
 from trainer.config_text import STARTER_STUDENT
-from trainer.measure.compare import compare
+from trainer.measure.compare import as_text, compare
 from trainer.measure.compare_figure import figure
 from trainer.measure.folder import read_run
 from trainer.measure.rates_read import Words, path_of, program_series
@@ -31,15 +31,32 @@ def short(i: int) -> str:
     return " ".join(re.findall(r"[a-z]{3,}|[0-9]+|[%*/+-]+", TASKS[i].reference))
 
 
-def write_text(folder: Path, seed: int, *, failing: int = 1, n: int = 30, **config: Any) -> Path:
-    """An evaluated text run of the starter: its student fails the first `failing` tasks."""
+def other_words(folder: Path) -> Path:
+    """The folder of a student that cuts a text into single bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    folder.mkdir()
+    words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_text(
+    folder: Path, seed: int, *, failing: int = 1, unread: int = 0, n: int = 30, words: Words = WORDS,
+    more: str = "", **config: Any,
+) -> Path:  # fmt: skip
+    """An evaluated text run of the starter: its student fails the first `failing` tasks, the reference the
+    first `unread`; `more` stands at the end of each of the student's messages."""
     folder.mkdir()
     tasks = TASKS[:n]
     said = {
-        "student": [short(i) for i in range(n)], "reference": [t.reference for t in tasks],
+        "student": [short(i) + more for i in range(n)], "reference": [t.reference for t in tasks],
         "empty message": [""] * n,
     }  # fmt: skip
-    fails = {"student": failing, "reference": 0, "empty message": n}
+    fails = {"student": failing, "reference": unread, "empty message": n}
     kinds = {"student": "student", "empty message": "control"}
     records = {
         name: [
@@ -54,7 +71,7 @@ def write_text(folder: Path, seed: int, *, failing: int = 1, n: int = 30, **conf
                 "value",
             )
             for i, (t, m) in enumerate(
-                zip(tasks, [Message(x, len(WORDS.ids(x))) for x in texts], strict=True)
+                zip(tasks, [Message(x, len(words.ids(x))) for x in texts], strict=True)
             )
         ]
         for name, texts in said.items()
@@ -85,20 +102,25 @@ def write_program(folder: Path) -> Path:
     return folder
 
 
-def write_latent(folder: Path, n: int = 30) -> Path:
-    """Blind messages of 4 vectors of 16 numbers: whole, in 8 bits, in 4 bits, and none."""
+def write_latent(folder: Path, n: int = 30, vectors: int = 4, mixed_up: int | None = None) -> Path:
+    """Blind messages of 4 vectors of 16 numbers: whole, in 8 bits, in 4 bits, and none.
+
+    mixed_up  of how many tasks another task's message passes; None leaves that control out
+    """
     folder.mkdir()
     right = {"student": (2048, 30), "student int8": (576, 29), "student int4": (320, 20), "none": (0, 0)}
+    if mixed_up is not None:
+        right["mismatched"] = (2048, mixed_up)
     senders = {
-        name: {"kind": "control" if name == "none" else "student", "bits": [bits] * n,
-               "passed": [i < passed for i in range(n)]}
+        name: {"kind": "student" if name.startswith("student") else "control",
+               "bits": [bits * vectors // 4] * n, "passed": [i < passed for i in range(n)]}
         for name, (bits, passed) in right.items()
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps({"senders": senders}))
     blind = {"student": 1.0, "none": 0.0, "mismatched": 0.1}
     summary = {"channel": "latent", "heldout": {"n": n, "blind": blind}, "message": {"bits": 2048}}
     (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "config.yaml").write_text("seed: 1\n")
+    (folder / "config.yaml").write_text(f"seed: 1\nK: {vectors}\n")
     return folder
 
 
@@ -141,6 +163,89 @@ def test_seeds_are_one_point_and_other_settings_another(tmp_path: Path) -> None:
     found = found_of(*seeds, other)
     assert point(found, "student (target_pass_rate 0.9)", "tokens").runs == 3
     assert point(found, "student (target_pass_rate 0.5)", "tokens").runs == 1
+
+
+def same_either_way(*folders: Path) -> Any:
+    """What is found of runs, which is the same in whatever order they are given."""
+    found, again = found_of(*folders), found_of(*reversed(folders))
+    assert {(p.name, p.code): p for p in found.points} == {(p.name, p.code): p for p in again.points}
+    assert sorted(map(repr, found.fronts)) == sorted(map(repr, again.fronts))
+    return found
+
+
+def front(found: Any, code: str, verbose: str) -> Any:
+    return next(f for f in found.fronts if (f.code, f.verbose) == (code, verbose))
+
+
+def test_runs_of_other_students_have_baselines_and_fronts_of_their_own(tmp_path: Path) -> None:
+    model = other_words(tmp_path / "bytes")
+    words = Words(model / "tokenizer.json")
+    folders = [
+        write_text(tmp_path / "a", 1, target_pass_rate=0.5),
+        write_text(tmp_path / "b", 1, words=words, student_model=str(model)),
+    ]
+    found = same_either_way(*folders)
+    alone = {"starter": found_of(folders[0]), str(model): found_of(folders[1])}
+    for name, own in alone.items():
+        shared = f"reference (student_model {name})"
+        assert point(found, shared, "tokens").bits == point(own, "reference", "tokens").bits
+        for code in ("tokens", "entropy"):
+            here, there = front(found, code, shared), front(own, code, "reference")
+            assert (here.limit, here.level, here.area) == (there.limit, there.level, there.area)
+            assert (here.bits_at, here.steps) == (there.bits_at, there.steps)
+            assert here.reached_by.startswith(f"student (student_model {name}, target_pass_rate")
+    said = as_text(found)
+    assert f"/test; reference (student_model {model})" in said and "each of these has baselines" in said
+
+
+@pytest.mark.parametrize("name", ["generator_model", "max_program_tokens", "limits", "min_assurance"])
+def test_runs_that_were_measured_otherwise_have_baselines_of_their_own(tmp_path: Path, name: str) -> None:
+    found = same_either_way(
+        write_text(tmp_path / "a", 1, **{name: 1}), write_text(tmp_path / "b", 1, unread=6, **{name: 2})
+    )
+    rates = {p.name: p.pass_rate.value for p in found.points if p.name.startswith("reference (")}
+    assert rates == {f"reference ({name} 1)": 1, f"reference ({name} 2)": pytest.approx(0.8)}
+    assert front(found, "tokens", f"reference ({name} 2)").level == pytest.approx(0.8 * 0.95)
+
+
+def test_runs_that_were_trained_otherwise_share_a_row_and_a_front(tmp_path: Path) -> None:
+    found = same_either_way(
+        write_text(tmp_path / "a", 1), write_text(tmp_path / "b", 2),
+        write_text(tmp_path / "c", 1, more=" return", target_pass_rate=0.5, learning_rate=1e-4),
+    )  # fmt: skip
+    assert point(found, "reference", "tokens").runs == point(found, "reference", "entropy").runs == 1
+    assert [f.code for f in found.fronts] == ["tokens", "entropy"]
+    assert "baselines and fronts" not in as_text(found) and "/test; " not in as_text(found)
+
+
+def test_a_sender_whose_programs_passed_in_one_run_only_is_the_mean_of_both(tmp_path: Path) -> None:
+    found = same_either_way(write_text(tmp_path / "a", 1), write_text(tmp_path / "b", 2, unread=6))
+    for code in ("tokens", "entropy"):
+        shared = point(found, "reference", code)
+        assert (shared.runs, shared.pass_rate.value) == (2, pytest.approx(0.9))
+
+
+def test_what_is_made_of_a_latent_message_is_the_runs_own(tmp_path: Path) -> None:
+    found = same_either_way(
+        write_latent(tmp_path / "a", mixed_up=0), write_latent(tmp_path / "b", vectors=2, mixed_up=3)
+    )
+    rates = {p.name: (p.bits.value, p.pass_rate.value) for p in found.points}
+    assert rates["mismatched (K 4)"] == (2048, 0) and rates["mismatched (K 2)"] == (1024, 0.1)
+    assert rates["none"] == (0, 0)
+    assert [(f.limit, f.verbose) for f in found.fronts] == [(2048, "student (K 4)")]
+
+
+def test_the_best_of_several_programs_is_its_own_coders(tmp_path: Path) -> None:
+    folders = [write_program(tmp_path / name) for name in ("p", "q")]
+    for folder, solved in zip(folders, (True, False), strict=True):
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+        best = {**evaluation["rows"][0], "samples": 16, "programs": [[9 if solved else 10, solved]] * 4}
+        (folder / "evaluation.json").write_text(json.dumps({"rows": [*evaluation["rows"], best]}))
+        (folder / "config.yaml").write_text(f"length_penalty: {0.1 if solved else 0.2}\nseed: 1\n")
+    rates = {p.name: p.pass_rate.value for p in same_either_way(*folders).points}
+    assert rates["coder, best of 16 (length_penalty 0.1)"] == 1
+    assert rates["coder, best of 16 (length_penalty 0.2)"] == 0
+    assert rates["literal program"] == 1
 
 
 def test_runs_on_different_tasks_are_not_compared(tmp_path: Path, capsys: Any) -> None:

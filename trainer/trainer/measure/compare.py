@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from trainer.measure.folder import RunFolder
 from trainer.measure.rates import Front, Point, Series, front_of, grouped, point_of
@@ -30,6 +32,16 @@ VERBOSE = {
     "text": ("reference", "tokens"), "program": ("literal program", "prefix"),
     "latent": ("student", "vectors"),
 }  # fmt: skip
+# The settings that decide what is measured, whatever was trained, by channel: what a sender costs that
+# learned nothing, and what passes. Program coders are all judged by the same rules.
+MEASURED = {
+    "text": (
+        "student_model", "generator_model", "max_completion_length", "max_program_tokens", "limits",
+        "min_assurance",
+    ),
+    "program": (),
+    "latent": ("teacher_model_name_or_path", "max_program_tokens", "limits", "min_assurance"),
+}  # fmt: skip
 CODES = {
     "tokens": "tokens × log2 V", "entropy": "entropy-coded", "prefix": "prefix code", "gzip": "gzip",
     "vectors": "K × D × bits",
@@ -38,6 +50,17 @@ COLUMNS = (
     "channel", "sender", "runs", "n", "pass rate", "95 %", "tokens", "bits", "95 %", "counted as",
     "entropy-coded bits", "95 %",
 )  # fmt: skip
+
+
+class Setting(NamedTuple):
+    """What sets a run apart from the others of its channel; empty where only seeds do.
+
+    own       all of it
+    measured  what of it changes the figures of senders that learned nothing
+    """
+
+    own: str
+    measured: str
 
 
 @dataclass(frozen=True)
@@ -71,45 +94,56 @@ class Comparison:
 def compare(runs: Sequence[RunFolder]) -> Comparison:
     """Put runs side by side.
 
-    runs    seeds of the same settings are taken together; other settings are named by what differs
+    runs    seeds of the same settings are taken together; other settings are named by what differs, those
+            that change what is measured at the senders that learned nothing too
     raises  ValueError if a run was not evaluated, or runs of one channel on different tasks
     """
     runs = sorted(runs, key=lambda run: CHANNELS.index(channel_of(run)))
-    labels = _labels(runs)
+    settings = _settings(runs)
     series: list[Series] = []
     pace = Pace("runs read", len(runs))
     for run in runs:
-        own = labels[run.path]
+        setting = settings[run.path]
         for one in series_of(run):
-            # Only what was trained differs between settings: the others are the same sender.
-            trained = one.kind == "student" or one.name.startswith("student")
-            series.append(replace(one, setting=own) if trained else one)
+            series.append(replace(one, setting=setting.own if _is_trained(one) else setting.measured))
         pace.add()
     _same_tasks(series)
-    groups = [_once(group) for group in grouped(series)]
-    fronts = _fronts(groups)
+    groups = _once(grouped(series))
+    measured = {
+        (channel_of(run), text): settings[run.path].measured for run in runs for text in settings[run.path]
+    }
+    fronts = _fronts(groups, measured)
     paths = [(channel_of(run), run.name, path_of(run)) for run in runs]
     return Comparison(
         [run.name for run in runs], [point_of(group) for group in groups], fronts,
-        [path for path in paths if path[2]], _notes(groups),
+        [path for path in paths if path[2]], _notes(groups, fronts),
     )  # fmt: skip
 
 
-def _labels(runs: Sequence[RunFolder]) -> dict[Path, str]:
-    """Return for each run what sets it apart from the others of its channel; empty where only seeds do."""
-    found: dict[Path, str] = {}
+def _is_trained(series: Series) -> bool:
+    """Whether a sender is a run's own: what it learned, or is made of that."""
+    if series.channel == "latent":  # Even noise and plans are given the shape of the student's vectors.
+        return series.name != "none"
+    return series.kind == "student" or series.name.startswith(("student", "coder"))
+
+
+def _settings(runs: Sequence[RunFolder]) -> dict[Path, Setting]:
+    """Return for each run what sets it apart from the others of its channel."""
+    found: dict[Path, Setting] = {}
     for channel in CHANNELS:
         own = [run for run in runs if channel_of(run) == channel]
         settings = {run.path: settings_of(run) for run in own}
-        texts = {path: json.dumps(value, sort_keys=True, default=str) for path, value in settings.items()}
         keys = {key for value in settings.values() for key in value}
         differ = sorted(
             key for key in keys
-            if len({json.dumps(value.get(key), default=str) for value in settings.values()}) > 1
+            if len({
+                json.dumps(value.get(key), sort_keys=True, default=str) for value in settings.values()
+            }) > 1
         )  # fmt: skip
         for path, value in settings.items():
-            said = ", ".join(f"{key} {value.get(key)}" for key in differ)
-            found[path] = said if len(set(texts.values())) > 1 else ""
+            said = {key: f"{key} {value.get(key)}" for key in differ}
+            measured = [text for key, text in said.items() if key in MEASURED[channel]]
+            found[path] = Setting(", ".join(said.values()), ", ".join(measured))
     return found
 
 
@@ -128,43 +162,73 @@ def _same_tasks(series: Sequence[Series]) -> None:
             )
 
 
-def _once(group: Sequence[Series]) -> list[Series]:
-    """Return a group with one series of each run, or with one where every run has the same one.
+def _once(groups: Sequence[Sequence[Series]]) -> list[list[Series]]:
+    """Return the groups with one series of each run, or with one where every run has the same one.
 
-    A sender that learned nothing says the same in every run, unless it is cut to what the student takes.
+    A sender that learned nothing says the same in every run, unless it is cut to what the student takes, or
+    the services answered otherwise. The runs are put in order: intervals are drawn from it.
     """
-    first = group[0]
-    if first.kind == "student" or first.name.startswith("student") or first.name.endswith("truncated"):
-        return list(group)
-    return [group[0]]
+
+    def sender(group: Sequence[Series]) -> tuple[str, ...]:
+        return replace(group[0], code="").group
+
+    several = {
+        sender(group)
+        for group in groups
+        if _is_trained(group[0])
+        or group[0].name.endswith("truncated")
+        or any((one.bits, one.passed) != (group[0].bits, group[0].passed) for one in group)
+    }
+    ordered = [sorted(group, key=lambda one: (one.run, one.bits, one.passed)) for group in groups]
+    return [group if sender(group) in several else group[:1] for group in ordered]
 
 
-def _fronts(groups: Sequence[Sequence[Series]]) -> list[Front]:
+def _fronts(groups: Sequence[Sequence[Series]], measured: Mapping[tuple[str, str], str]) -> list[Front]:
     """Return the fronts of each channel's set of tasks, in each code something was learned in.
 
+    Runs that were measured under other settings have a front of their own, against their own baselines.
     Without the sender that says everything there is no front: nothing to measure it against.
+
+    measured  by channel and setting, the part of the setting that changes what is measured
     """
+
+    def place(group: Sequence[Series]) -> tuple[str, str, str]:
+        return (group[0].channel, group[0].tasks, measured[group[0].channel, group[0].setting])
+
     fronts = []
-    keys = dict.fromkeys((g[0].channel, g[0].tasks, g[0].code) for g in groups if g[0].kind == "student")
-    for channel, tasks, code in keys:
-        own = [g for g in groups if (g[0].channel, g[0].tasks) == (channel, tasks)]
+    keys = dict.fromkeys((*place(g), g[0].code) for g in groups if g[0].kind == "student")
+    for channel, tasks, setting, code in keys:
+        own = [g for g in groups if place(g) == (channel, tasks, setting)]
         sent = [g for g in own if g[0].code == code and g[0].kind not in ("control", "reference")]
         # Sending nothing is free: what it passes counts from no bits on.
         sent += [g for g in own if g[0].code == code and g[0].name in ("empty message", "none")]
         name, counted = VERBOSE[channel]
         verbose = [g for g in own if (g[0].name, g[0].code) == (name, counted)]
         if verbose:
-            fronts.append(front_of(sent, verbose[0], SHARE))
+            # Latent students of several settings each have a whole message: the one of the most bits.
+            most = max(verbose, key=lambda g: (fmean(g[0].bits), fmean(p for s in g for p in s.passed)))
+            fronts.append(front_of(sent, most, SHARE))
     return fronts
 
 
-def _notes(groups: Sequence[Sequence[Series]]) -> list[str]:
+def _several(fronts: Sequence[Front]) -> set[tuple[str, str, str]]:
+    """Return the channels, sets of tasks and codes that have more than one front."""
+    counted = Counter((f.channel, f.tasks, f.code) for f in fronts)
+    return {key for key, times in counted.items() if times > 1}
+
+
+def _notes(groups: Sequence[Sequence[Series]], fronts: Sequence[Front]) -> list[str]:
     """Return what a reader has to know to read the figures."""
     codes = {g[0].code for g in groups}
     channels = {g[0].channel for g in groups}
     notes = []
     if len(channels) > 1:
         notes.append("Each channel has tasks of its own: across channels compare bits, not pass rates.")
+    for channel in dict.fromkeys(channel for channel, _, _ in sorted(_several(fronts))):
+        notes.append(
+            f"{channel}: the runs differ in settings that change what is measured; each of these has "
+            "baselines and fronts of its own."
+        )
     if "entropy" in codes:
         notes.append(
             "Entropy-coded: real code words, the end paid for, by a model of token triples fitted on the "
@@ -212,11 +276,13 @@ def front_rows(found: Comparison) -> list[list[str]]:
     """Return the table of the fronts as cells, the head first."""
     rows = [["channel", "tasks", "code", "area under the front", "95 %", f"bits at {SHARE:.0%}", "95 %",
              "tokens", "by"]]  # fmt: skip
+    several = _several(found.fronts)
     for f in found.fronts:
+        against = f"; {f.verbose}" if (f.channel, f.tasks, f.code) in several else ""
         tokens = "–" if f.tokens_at is None else f"{f.tokens_at.value:.1f} ({_range(f.tokens_at, 1)})"
         reached = math.isfinite(f.bits_at.value)
         rows.append([
-            f.channel, f.tasks, CODES.get(f.code, f.code), f"{f.area.value:.3f}", _range(f.area, 3),
+            f.channel, f.tasks + against, CODES.get(f.code, f.code), f"{f.area.value:.3f}", _range(f.area, 3),
             f"{f.bits_at.value:.1f}" if reached else "not reached", _range(f.bits_at, 1) if reached else "–",
             tokens, f.reached_by or "–",
         ])  # fmt: skip
