@@ -148,6 +148,20 @@ def test_a_wrong_file_is_named_with_the_way_out(tmp_path: Path, text: str, said:
     assert "c.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["{a: [", "2026-13-45"])
+def test_a_value_that_is_no_yaml_is_named_with_its_flag_or_variable(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "text", "--trl", text]) == 2
+    said = capsys.readouterr().err
+    assert f"--trl={text!r}: not YAML (" in said and "write e.g. '{key: value}'" in said
+    with pytest.raises(ConfigError, match=r"c\.yaml: not YAML"):
+        load_yaml(written(tmp_path, f"a: {text}"))
+    monkeypatch.setenv("PSUEDOPTIMAL_LIMITS", text)
+    assert main(["train", "text", "--print-config"]) == 2
+    assert f"PSUEDOPTIMAL_LIMITS={text!r}: not YAML (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

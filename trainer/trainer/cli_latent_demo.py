@@ -14,7 +14,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.cli_verbs import Trained, closing, run_verb, seeds_of, start_verb, tell_rest, terminated
+from trainer.cli_verbs import (
+    Trained,
+    closing,
+    positive,
+    run_verb,
+    seeds_of,
+    start_verb,
+    tell_rest,
+    terminated,
+)
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import LatentConfig
 from trainer.runs import refuse_inside_run
@@ -34,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
     for name in SMALL:
         add(f"--{name.replace('_', '-')}", type=int, help=f"in place of the settings' {name}")
-    add("--at-once", type=int, default=2, help="students that train at a time [2]")
+    add("--at-once", type=positive, default=2, help="students that train at a time [2]")
     add("--json", action="store_true", help="print the tables as JSON")
     parser.epilog = (
         "examples:\n  psuedoptimal demo latent --seeds 1,2,3\n"
@@ -95,7 +104,7 @@ def _vectors(text: str | None, settings: int) -> list[int]:
     """Return the numbers of vectors to train students of. Raises ConfigError."""
     if text is None:
         return [settings]
-    found = [int(part) if part.strip().isdigit() else 0 for part in text.split(",")]
+    found = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     if min(found) < 1 or len(set(found)) != len(found):
         raise ConfigError(f"--K {text!r}: give whole numbers from 1 by comma, each once, e.g. 2,4,8")
     return found

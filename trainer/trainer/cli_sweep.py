@@ -134,13 +134,24 @@ def planned(args: argparse.Namespace) -> list[Trial]:
 def settings_of(point: str) -> dict[str, Any]:
     """Take "name=value name=value" apart. Raises ConfigError naming what is no setting."""
     found: dict[str, Any] = {}
-    for word in shlex.split(point):
+    try:
+        words = shlex.split(point)
+    except ValueError as error:
+        raise ConfigError(f"--point {point!r}: {error}; close the quote, or leave it out") from error
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals or not value:
             raise ConfigError(f"--point {point!r}: {word!r} is no NAME=VALUE, e.g. reward=ratio")
         if name in ("seed", "name", "runs"):
             raise ConfigError(f"--point {point!r}: the sweep itself sets {name}; use --seeds and FOLDER")
-        found[name.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            found[name.replace("-", "_")] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            said = getattr(error, "problem", None) or error
+            raise ConfigError(
+                f"--point {point!r}: {value!r} is not YAML ({said}); write e.g. reward=ratio, or "
+                "\"trl='{key: value}'\""
+            ) from error
     if not found:
         raise ConfigError(f"--point {point!r}: give at least one NAME=VALUE, e.g. reward=ratio")
     return found

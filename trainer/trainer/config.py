@@ -76,8 +76,7 @@ def resolve(
         layer = load_yaml(file)
         _check_keys(model, layer, str(file))
         merged = _merge(merged, layer)
-    told = environment(model)
-    told = {name: value for name, value in told.items() if variables is None or name in variables}
+    told = {n: value for n, value in environment(model).items() if variables is None or n in variables}
     merged = _merge(_merge(_merge(merged, over), told), flags)
     return validated(model, merged)
 
@@ -103,7 +102,7 @@ def load_yaml(file: Path) -> dict[str, Any]:
     try:
         text = found.read_text(encoding="utf-8")
         data = yaml.load(text, UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{found}: not YAML: {error}") from error
     if not text.strip():
         raise ConfigError(f"{found}: is empty; settings are `key: value` lines")
@@ -129,7 +128,7 @@ def environment(model: type[Section]) -> dict[str, Any]:
         known = [*fields, *_variables()]
         _refuse_variables([name for name in unknown if name not in known], known)
     return {
-        fields[name]: _from_text(model.model_fields[fields[name]], os.environ[name])
+        fields[name]: _from_text(model.model_fields[fields[name]], os.environ[name], name)
         for name in given
         if name in fields
     }
@@ -186,11 +185,8 @@ def _add_field(group: argparse._ArgumentGroup, dest: str, name: str, field: Fiel
             group.add_argument(f"--no-{name.replace('_', '-')}", dest=dest, action="store_const", const=None,
                                default=argparse.SUPPRESS, help=f"without: {help_text}")  # fmt: skip
         return
-    shown = (
-        ""
-        if field.is_required() or field.default is None
-        else f" [{_plain(field.get_default(call_default_factory=True))}]"
-    )
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    shown = "" if default is None else f" [{_plain(default)}]"
     if bool in _members(field):
         group.add_argument(*spellings, dest=dest, action=argparse.BooleanOptionalAction,
                            default=argparse.SUPPRESS, help=help_text + shown)  # fmt: skip
@@ -217,7 +213,8 @@ def given_flags(model: type[Section], namespace: argparse.Namespace) -> dict[str
         if isinstance(value, list):
             value = [part for item in value for part in item.split(",") if part]
             value = [] if value in (["none"], ["null"]) else value
-        target[path[-1]] = _from_text(field, value) if isinstance(value, str) else value
+        flag = "--" + dest.replace(".", "-").replace("_", "-")
+        target[path[-1]] = _from_text(field, value, flag) if isinstance(value, str) else value
     return given
 
 
@@ -275,12 +272,16 @@ def _plain(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _from_text(field: FieldInfo, text: str) -> Any:
-    """Read a flag's or a variable's text; `none` stands for null where the field may be null."""
+def _from_text(field: FieldInfo, text: str, where: str) -> Any:
+    """Read the text of `where`, a flag or variable; `none` stands for null where the field may be null."""
     if _optional(field) and text.lower() in ("none", "null", ""):
         return None
     if _nested(field) is not None or dict in {get_origin(member) or member for member in _members(field)}:
-        return yaml.safe_load(text)
+        try:
+            return yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            said = getattr(error, "problem", None) or error
+            raise ConfigError(f"{where}={text!r}: not YAML ({said}); write e.g. '{{key: value}}'") from error
     if list in {get_origin(member) for member in _members(field)}:
         return [part for part in text.split(",") if part]
     return text

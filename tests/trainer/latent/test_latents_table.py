@@ -76,7 +76,7 @@ def test_saved_evaluations_are_printed_by_k_and_side_by_side(tmp_path: Path, cap
     assert "holds no evaluation; make it with" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["0", "2,2", "2,x", "", "2,-1"])
+@pytest.mark.parametrize("wrong", ["0", "2,2", "2,x", "", "2,-1", "2,²"])
 def test_a_wrong_number_of_vectors_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="--K"):
         _vectors(wrong, 8)
@@ -90,6 +90,16 @@ def test_a_chain_ends_with_its_first_verb_that_fails(tmp_path: Path, capfd: Any)
     said = capfd.readouterr()
     assert "no-run" in said.err
     assert "max_steps" not in said.err + said.out
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "x"])
+def test_no_student_at_a_time_is_refused_before_anything_is_collected(
+    wrong: str, tmp_path: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "latent", "--runs", str(tmp_path), f"--at-once={wrong}"])
+    assert f"--at-once: {wrong!r} is no count" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demos_settings_train_in_both_modes() -> None:

@@ -114,6 +114,18 @@ def test_several_runs_share_one_report(finished: Path) -> None:
     assert Elements(text).open == []
 
 
+def test_a_run_that_was_not_evaluated_is_no_second_seed(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.jsonl").write_text((finished / "metrics.jsonl").read_text())
+    for runs in ([finished, other], [other, finished]):
+        text = report_html([read_run(run) for run in runs])
+        assert "95 %: 51 to 100 %" in text and "test split, greedy; 1 of 2 runs evaluated" in text
+        assert "seeds: " not in text and "edian" not in text
+    text = report_html([read_run(run) for run in (finished, other, finished)])
+    assert "median of 2 runs; 2 of 3 runs evaluated" in text and "seeds: 100 to 100 %" in text
+
+
 def test_the_command_writes_the_report_and_the_picture(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,10 @@ from trainer.config import dump_yaml
 from trainer.config_text import STARTER_STUDENT, TextConfig
 from trainer.measure import controls, controls_phrasebook
 from trainer.measure.controls_decoders import Other, generator_folder, others, round_weights
+from trainer.measure.controls_run import as_text
 from trainer.measure.rates_read import Words
 from trainer.measure.record import Message, Record
+from trainer.measure.tables import finite
 from trainer.tasks.starter import starter_tasks
 
 N = 10
@@ -94,6 +96,19 @@ def test_operators_matter_and_their_spaces_do_not(subject: controls.Subject, rec
     assert tokens["def"] == tokens["return"] == 1
 
 
+def test_without_a_message_that_passes_there_is_nothing_to_take_out(
+    subject: controls.Subject, records: list[Record]
+) -> None:
+    failed = [record._replace(outcome="failed") for record in records]
+    found = finite({
+        "run": "r", "checkpoint": "best", "tasks": {"n": N, "split": "test"},
+        "controls": {"rows": [], "clean": True, "level": controls.LEVEL},
+        "interventions": controls.interventions(subject, failed, most=2),
+        "tests": controls.tests(subject, failed),
+    })  # fmt: skip
+    assert "a message fails without – of its tokens" in as_text(found)
+
+
 def test_a_phrasebook_of_code_is_code_and_deleting_breaks_it(
     subject: controls.Subject, records: list[Record]
 ) -> None:
@@ -137,15 +152,39 @@ def test_rounded_weights_are_on_their_grid_and_near(tmp_path: Path) -> None:
         others(TextConfig(generator_model="echo", lora=None), [tmp_path], tmp_path / "work")
 
 
-def test_the_verb_examines_a_run_and_writes_its_file(rooms: Any, tmp_path: Path, capsys: Any) -> None:
+@pytest.fixture
+def untrained_run(tmp_path: Path) -> Path:
+    """A run whose student is the starter's as it began, and whose services are gone."""
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "best").symlink_to(STARTER_STUDENT)
     config = TextConfig(
         student_model="starter", generator_model="echo", lora=None, dataset="starter", heldout_tasks=4,
-        max_completion_length=64, device="cpu",
+        max_completion_length=64, device="cpu", decoder_url=["http://127.0.0.1:9"],
+        sandbox_url=["http://127.0.0.1:9"],
     )  # fmt: skip
     (run / "config.yaml").write_text(dump_yaml(config))
+    return run
+
+
+def test_variables_say_where_the_services_are_and_nothing_else(
+    rooms: Any, untrained_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("PSUEDOPTIMAL_DECODER_URL", rooms.decoder.url)
+    monkeypatch.setenv("PSUEDOPTIMAL_SANDBOX_URL", rooms.sandbox.url)
+    monkeypatch.setenv("PSUEDOPTIMAL_HELDOUT_TASKS", "2")
+    words = ["controls", str(untrained_run), "--phrases", "2", "--only", "tests"]
+    assert main(words) == 0
+    assert json.loads((untrained_run / "controls.json").read_text())["tasks"]["n"] == 4
+    assert not (untrained_run / "logs").exists()  # nothing was started
+    assert main([*words, "--decoder-url", "notaurl"]) == 2
+    assert "'notaurl' is not the URL of a service; use e.g. http" in capsys.readouterr().err
+
+
+def test_the_verb_examines_a_run_and_writes_its_file(
+    rooms: Any, untrained_run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run = untrained_run
     argv = ["controls", str(run), *rooms.flags, "--phrases", "6", "--only", "names", "--only", "phrasebook"]
     assert main(argv) == 0
     said = capsys.readouterr().out

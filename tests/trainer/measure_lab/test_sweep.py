@@ -72,6 +72,9 @@ def test_runs_that_were_not_evaluated_or_on_other_tasks_are_refused() -> None:
         (["seed=3"], "use --seeds and FOLDER"),
         (["reward = ratio"], "'reward' is no NAME=VALUE"),
         (["budget=8", "budget='8'"], "the same run folder"),
+        (["trl={a"], "--point 'trl={a': '{a' is not YAML (expected ',' or '}'"),
+        (["trl=2026-13-45"], "'2026-13-45' is not YAML (month must be"),
+        (["reward='x"], "No closing quotation; close the quote, or leave it out"),
     ],
 )
 def test_a_point_that_is_none_is_refused_by_its_name(

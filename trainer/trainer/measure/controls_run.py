@@ -15,9 +15,10 @@ from typing import Any
 
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import TaskRefused
-from trainer.config import ConfigError, resolve, service_url
+from trainer.config import ConfigError, resolve
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import fingerprint, with_tasks
+from trainer.measure.evaluation_file import LOCATION
 from trainer.measure.folder import checkpoint_folder, read_object, read_run
 from trainer.measure.rates_read import words_of
 from trainer.measure.record import Record
@@ -87,12 +88,10 @@ def command(args: argparse.Namespace) -> int:
 def examined(args: argparse.Namespace) -> dict[str, Any]:
     """Run every part that is asked for, with services of its own where none are given, and write the file."""
     folder = read_run(args.run, episodes=False)
-    config = resolve(TextConfig, [args.run / "config.yaml"], {})
-    for url in [*(args.decoder_url or []), *(args.sandbox_url or [])]:
-        service_url(url)
-    keys = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
-    given = {key: value for key in keys if (value := getattr(args, key)) is not None}
-    config = config.model_copy(update={"decoder_url": None, "sandbox_url": None, **given})
+    given = {name: value for name in LOCATION if (value := getattr(args, name)) is not None}
+    # Where the run found its services says nothing about where they are now; the environment does.
+    forgotten = {"decoder_url": None, "sandbox_url": None}
+    config = resolve(TextConfig, [args.run / "config.yaml"], given, forgotten, variables=LOCATION)
     logs, file = args.run / "logs", file_of(args, config)
     before, measured, written = read_object(args.run / file), dict[str, Any](), dict[str, Any]()
 
@@ -206,7 +205,8 @@ def as_text(found: dict[str, Any]) -> str:
         parts.append(_table([title, "n", "broken", "95 %"], [
             [k["kind"], str(k["n"]), *_rate(k["broken"])] for k in changed["kinds"]
         ]))  # fmt: skip
-        parts.append(f"a message fails without {changed['needed']:.0%} of its tokens, one at a time")
+        needed = "–" if changed["needed"] is None else f"{changed['needed']:.0%}"
+        parts.append(f"a message fails without {needed} of its tokens, one at a time")
         parts.append(_table(["token", "n", "broken without", "95 %"], [
             [s["text"], str(s["n"]), *_rate(s["deleted"])] for s in changed["symbols"][:25] if s["deleted"]
         ]))  # fmt: skip

@@ -36,6 +36,11 @@ def rows_of(run: RunFolder) -> list[Row]:
         ) from error
 
 
+def evaluated(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Return those of the runs that were evaluated."""
+    return [run for run in runs if rows_of(run)]
+
+
 def shared_rows(runs: Sequence[RunFolder]) -> list[Row]:
     """Return the rows of one run, or the medians over several that were evaluated."""
     tables = [rows for run in runs if (rows := rows_of(run))]
@@ -48,9 +53,10 @@ def figures_section(runs: Sequence[RunFolder]) -> str:
     """Return the few numbers a reader came for."""
     rows = shared_rows(runs)
     student = next((row for row in rows if row.kind == "student"), None)
-    several = len(runs) > 1
     if student is None:
         return _summary_figures(runs[0])
+    measured = evaluated(runs)
+    several = len(measured) > 1
     spread = "seeds" if several else "95 %"
     rate, tokens = student.pass_rate, student.tokens
     cards = [
@@ -69,8 +75,10 @@ def figures_section(runs: Sequence[RunFolder]) -> str:
     ):
         if ratio is not None:
             cards.append(_figure(_said(ratio), name, f"{spread}: {ratio.low:.2f} to {ratio.high:.2f}"))
-    split = runs[0].evaluation.get("tasks", {}).get("split") or "test"
-    more = f"{split} split, median of {len(runs)} runs" if several else f"{split} split, greedy"
+    split = measured[0].evaluation.get("tasks", {}).get("split") or "test"
+    more = f"{split} split, median of {len(measured)} runs" if several else f"{split} split, greedy"
+    if len(measured) < len(runs):
+        more += f"; {len(measured)} of {len(runs)} runs evaluated"
     cards.append(_figure(str(student.n), "held-out tasks", more))
     return f'<div class="figures">{"".join(cards)}</div>'
 
@@ -137,19 +145,19 @@ def _path(run: RunFolder) -> list[tuple[float, float]]:
 
 def tradeoff_section(runs: Sequence[RunFolder]) -> str:
     """Return the plot and the table under it."""
-    drawn, rows = tradeoff_svg(runs), shared_rows(runs)
+    drawn, rows, several = tradeoff_svg(runs), shared_rows(runs), len(evaluated(runs)) > 1
     lead = (
         "Up is right more often, left is shorter. Each sender goes through the same decoder and the same "
         "sandbox. "
         "Whiskers are 95 % intervals; the dotted line is the way the student took on the validation tasks; "
         "controls (rings) must do badly, or the decoder is guessing."
     )
-    if len(runs) > 1:
+    if several:
         lead += " Of the senders that are the same in every run, the median and the range are shown."
     body = card(f'<div class="wide">{drawn}</div>' if drawn else "")
     if not rows:
         return section("Pass rate against tokens", lead, body + f'<p class="lead">{EVALUATE}</p>')
-    more = "" if len(runs) == 1 else "<p class='lead'>Medians over the runs, with their range.</p>"
+    more = "<p class='lead'>Medians over the runs, with their range.</p>" if several else ""
     return (
         section("Pass rate against tokens", lead, body)
         + f'<div class="card" style="margin-top:14px">{more}{_table(rows)}</div>'
