@@ -45,6 +45,12 @@ def test_every_part_of_a_test_composition_is_met_in_training():
             )
 
 
+@pytest.mark.parametrize("n", [0, -3])
+def test_no_tasks_are_refused(n):
+    with pytest.raises(ValueError, match=f"n={n}: ask for at least one"):
+        generate("test", n)
+
+
 def test_thousands_of_distinct_tasks_come_from_the_train_split():
     tasks = starter_tasks("train", 8000, seed=3)
     assert len({(task.text, task.signature) for task in tasks}) == 8000

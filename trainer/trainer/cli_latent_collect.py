@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.errors import InvalidRequest
 from shared.wire_latents import Turn
+from trainer.cli_verbs import positive
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
 from trainer.pace import Pace, told_where
@@ -41,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layout", choices=["plain", "chat"], default="chat", help="how the model reads it [chat]")
     add("--at", choices=["predicting", "token"], default="predicting",
         help="states that predict the plan's tokens, or those at the tokens [predicting]")  # fmt: skip
-    add("--max-new-tokens", type=int, default=1500, help="tokens of a written plan [1500]")
+    add("--max-new-tokens", type=positive, default=1500, help="tokens of a written plan [1500]")
     add("--temperature", type=float, default=0.7, help="of written plans [0.7]")
     add("--top-p", type=float, default=0.9, help="of written plans [0.9]")
     add("--seed", type=int, default=42, help="of written plans [42]")
-    add("--train-tasks", type=int, default=4000, help="starter: training tasks [4000]")
-    add("--validation-tasks", type=int, default=64, help="starter: validation tasks [64]")
-    add("--heldout-tasks", type=int, default=240, help="starter: test tasks [240]")
+    add("--train-tasks", type=positive, default=4000, help="starter: training tasks [4000]")
+    add("--validation-tasks", type=positive, default=64, help="starter: validation tasks [64]")
+    add("--heldout-tasks", type=positive, default=240, help="starter: test tasks [240]")
     add("--decoder-url", "--decoder_url", action="append", metavar="URL", help="else one is started")
     add("--json", action="store_true", help="print the folder and its number of rows as JSON")
     parser.epilog = "example:\n  psuedoptimal collect hidden --output hidden --train-tasks 100"

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from trainer.cli_verbs import run_verb, seeds_of, terminated
+from trainer.cli_verbs import positive, run_verb, seeds_of, terminated
 from trainer.config import ConfigError, dump_yaml, resolve
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='settings of one point, e.g. "reward=budget budget=12"; may be repeated')  # fmt: skip
     add("--seeds", default="1", help="training seeds by comma, e.g. 1,2,3 [1]")
     add("--config", type=Path, default=CONFIG, help=f"settings of all runs [{CONFIG}]")
-    add("--max-steps", type=int, help="train less, to see the parts move")
-    add("--heldout-tasks", type=int, help="measure on fewer tasks")
+    add("--max-steps", type=positive, help="train less, to see the parts move")
+    add("--heldout-tasks", type=positive, help="measure on fewer tasks")
     add("--svg", type=Path, metavar="FILE", help="where the figure goes [FOLDER/front.svg]")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print everything as JSON")

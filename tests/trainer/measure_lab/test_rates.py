@@ -97,3 +97,11 @@ def test_a_front_knows_what_it_costs_to_reach_the_verbose_sender() -> None:
     assert found.steps == [(0.0, 0.1), (30.0, 0.975), (100.0, 1.0)]
     worse = [series("student", [30.0] * n, [True] * 30 + [False] * 10, tokens=(3,) * n)]
     assert front_of([verbose, worse, null], verbose).reached_by == "reference"
+
+
+def test_the_fewest_bits_are_reached_by_one_that_passes_often_enough_whoever_else_sends_as_few() -> None:
+    n = 20
+    verbose = [series("reference", [100.0] * n, [True] * n, kind="baseline")]
+    wrong = [series("shuffled", [30.0] * n, [False] * n, kind="control")]
+    student = [series("student", [30.0] * n, [True] * n)]
+    assert front_of([verbose, wrong, student], verbose).reached_by == "student"

@@ -86,6 +86,14 @@ def test_a_point_that_is_none_is_refused_by_its_name(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize("flag", ["--max-steps", "--heldout-tasks"])
+def test_no_step_and_no_task_are_numbers_too_and_are_refused(flag: str, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["sweep", str(tmp_path / "sweep"), "--point", "reward=ratio", flag, "0"])
+    assert flag in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_run_with_other_settings_is_never_taken_for_the_sweeps(tmp_path: Path, capsys: Any) -> None:
     there = tmp_path / "reward-ratio-seed1"
     there.mkdir()

@@ -56,7 +56,8 @@ def _is_shown(point: Point) -> bool:
     if point.kind == "control" or "truncated" in point.name or is_cut(point):
         return False
     # One text twice over: in bits of a code, the untrained student's is as good as the reference itself.
-    return point.code != "entropy" or point.kind == "student" or point.name == "reference"
+    is_reference = point.name == "reference" or point.name.startswith("reference (")
+    return point.code != "entropy" or point.kind == "student" or is_reference
 
 
 def _is_main(point: Point, best: set[str]) -> bool:

@@ -226,7 +226,12 @@ def area(points: Sequence[tuple[float, float]], limit: float) -> float:
 
 def fewest(points: Sequence[tuple[float, float]], level: float) -> float:
     """Return the fewest bits among the points with at least that pass rate; nan where there is none."""
-    return min((bits for bits, rate in points if rate >= level - 1e-12), default=math.nan)
+    return min((bits for bits, rate in points if reaches(rate, level)), default=math.nan)
+
+
+def reaches(rate: float, level: float) -> bool:
+    """Return whether a pass rate is at least the level, as far as floats tell."""
+    return rate >= level - 1e-12
 
 
 def front_of(groups: Sequence[Sequence[Series]], verbose: Sequence[Series], share: float = 0.95) -> Front:
@@ -249,7 +254,7 @@ def front_of(groups: Sequence[Sequence[Series]], verbose: Sequence[Series], shar
         areas.append(area(drawn, float(most.bits[s])))
         least.append(fewest(drawn, share * float(most.passed[s])))
     best = fewest(places, level)
-    who = next((i for i, (bits, _) in enumerate(places) if bits == best), None)
+    who = next((i for i, (bits, rate) in enumerate(places) if bits == best and reaches(rate, level)), None)
     tokens = None
     if who is not None and (chosen := middle[who].tokens) is not None:
         # Bits are tokens times a constant, or a code fitted anew: the tokens of whoever is chosen.

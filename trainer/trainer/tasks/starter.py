@@ -178,10 +178,12 @@ def generate(split: str, n: int, seed: int = 0) -> list[StarterTask]:
 
     n       number of tasks
     seed    the same seed gives the same tasks
-    raises  ValueError if the split does not hold n distinct tasks
+    raises  ValueError if n is no number of tasks, or the split does not hold so many distinct ones
     """
     rng = random.Random(f"{split}/{seed}")
     pool = compositions(split)
+    if n < 1:
+        raise ValueError(f"n={n}: ask for at least one task")
     if n > len(pool) * _PER_COMPOSITION:
         raise ValueError(
             f"n={n}: the {split} split gives {len(pool) * _PER_COMPOSITION} tasks at most; ask for fewer"
