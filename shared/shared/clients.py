@@ -16,8 +16,9 @@ from typing_extensions import Self
 
 from shared.batches import split
 from shared.errors import Broken, InvalidRequest, Unavailable
+from shared.replies import R, read_as
 from shared.tensors import Tensor
-from shared.transport import R, Transport, read_as, run, tagged
+from shared.transport import Transport, one_call, run, tagged
 from shared.wire import (
     Assurance,
     Capabilities,
@@ -141,8 +142,9 @@ class _Client:
         self, items: Sequence[Q], size: Callable[[Q], int], send: Callable[[list[Q]], Awaitable[list[A]]]
     ) -> list[A]:
         """Send the items in as few requests as the limits and the instances ask for; keep their order."""
-        parts = split(items, size, await self._transport.look_up())
-        tasks = [asyncio.ensure_future(send(part)) for part in parts]
+        with one_call():
+            parts = split(items, size, await self._transport.look_up())
+            tasks = [asyncio.ensure_future(send(part)) for part in parts]
         try:
             return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
         finally:
@@ -291,7 +293,8 @@ def _plan_size(job: PlanJob) -> int:
 
 
 def _judge_size(job: JudgeJob) -> int:
-    return len(job.program) + len(job.setup) + sum(map(len, job.tests))
+    scripts = sum(len(each.stdin) + len(each.stdout) for each in job.io)
+    return len(job.program) + len(job.setup) + sum(map(len, job.tests)) + scripts
 
 
 def _made(kind: type[R], **fields: Any) -> R:

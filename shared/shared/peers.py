@@ -12,11 +12,19 @@ import ipaddress
 import socket
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import httpx
 
+from shared.resolver import resolving
+
 LOOK_UP_S = 5.0
+# A resolver answers in milliseconds; for one that does not, a call waits no longer and uses what is known.
+MAX_LOOK_UP_S = 2.0
 
 
 @dataclass(eq=False)
@@ -47,17 +55,28 @@ class Peers:
         """Return the instances known now."""
         return [peer for peers in self._found.values() for peer in peers]
 
-    async def look_up(self) -> None:
-        """Ask for the addresses of names, if that was long ago. A name not found keeps what it had."""
-        now = time.monotonic()
-        if now - self._looked_up < LOOK_UP_S:
+    async def look_up(self, left_s: float = MAX_LOOK_UP_S) -> None:
+        """Ask for the addresses of names, if that was long ago. A name not found keeps what it had; an answer
+        that takes longer than left_s or MAX_LOOK_UP_S is used when it comes."""
+        if time.monotonic() - self._looked_up < LOOK_UP_S:
             return
-        self._looked_up = now
-        for url in self._urls:
-            if url.scheme == "http" and not _is_address(url.host):
-                self._take(url, await _addresses(url))
+        # Now, so that others go on with what is known; and again at the end, since it may have taken long.
+        self._looked_up = time.monotonic()
+        limit_s = min(left_s, MAX_LOOK_UP_S)
+        names = [url for url in self._urls if url.scheme == "http" and not _is_address(url.host)]
+        try:
+            await asyncio.gather(*(self._look_up(url, limit_s) for url in names))
+        finally:
+            self._looked_up = time.monotonic()
 
-    def _take(self, url: httpx.URL, addresses: Sequence[str]) -> None:
+    async def _look_up(self, url: httpx.URL, limit_s: float) -> None:
+        asked = resolving(url.host, url.port or 80, type=socket.SOCK_STREAM)
+        asked.add_done_callback(partial(self._take, url))
+        with suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(asked), limit_s)
+
+    def _take(self, url: httpx.URL, asked: Future[list[Any]]) -> None:
+        addresses = [] if asked.exception() else _addresses(asked.result())
         had = {peer.url: peer for peer in self._found[str(url)]}
         if len(addresses) > 1:
             host = url.netloc.decode("ascii")
@@ -69,13 +88,8 @@ class Peers:
         self._found[str(url)] = [had.get(peer.url, peer) for peer in peers]
 
 
-async def _addresses(url: httpx.URL) -> list[str]:
-    """Return the addresses of a URL's host, of one family only: the other's would be the same instances."""
-    port = url.port or 80
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-    except OSError:
-        return []
+def _addresses(found: Sequence[Any]) -> list[str]:
+    """Return the addresses of one family only: the other's would be the same instances."""
     families = {family for family, *_ in found}
     family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
     return sorted({str(address[0]) for kind, *_, address in found if kind == family})

@@ -27,7 +27,8 @@ from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
-# What the clean-up after the last request may take; a thread stuck in native code would hold the exit.
+# What the clean-up after the last request may take, and what follows it: a thread that loads a model, or is
+# stuck in native code, would hold the exit.
 CLEAN_UP_S = 10.0
 KEEP_ALIVE_S = 75
 SAME_SIGNAL_S = 0.2
@@ -62,6 +63,7 @@ class Server(uvicorn.Server):
             lifespan="on", server_header=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=1,
         )  # fmt: skip
         super().__init__(config)
+        self.app = app
         self.traffic: Traffic = app.state.traffic
         self.drain_s = settings.drain_s
         self._signalled = 0.0
@@ -105,13 +107,22 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         if self.traffic.in_flight:
             log.warning("requests cut off", extra={"in_flight": self.traffic.in_flight})
-            if threading.current_thread() is threading.main_thread():
-                _leave_anyway(CLEAN_UP_S)
+            self._leave_anyway()
         await super().shutdown(sockets)
+        self._leave_anyway()
+
+    def _leave_anyway(self) -> None:
+        """End the process after CLEAN_UP_S, whichever thread Python would still wait for."""
+        if threading.current_thread() is threading.main_thread():
+            timer = threading.Timer(CLEAN_UP_S, lambda: os._exit(_exit_code(self.app)))
+            timer.daemon = True
+            timer.start()
 
 
 def serve(app: FastAPI, settings: ServiceSettings) -> int:
     """Listen and work until SIGTERM or Ctrl-C, then drain.
+
+    On the main thread the process ends soon after, with that code, whatever its threads still do.
 
     returns  0 after a drain, 1 when the start failed, 2 when a setting was wrong (port taken, bad host).
              A RoomError of the lifespan, or one the app put on app.state.startup_error, decides between them
@@ -146,6 +157,13 @@ def _is_told(app: FastAPI, record: logging.LogRecord) -> bool:
 def _failed_start(app: FastAPI) -> int:
     error = app.state.startup_error
     print(f"{app.title} did not start: {error or 'see the log above'}", file=sys.stderr)
+    return _exit_code(app) or 1
+
+
+def _exit_code(app: FastAPI) -> int:
+    error = app.state.startup_error
+    if error is None:
+        return 0
     return 2 if isinstance(error, RequestRefused) else 1
 
 
@@ -173,9 +191,3 @@ def _refusal(settings: ServiceSettings, error: OSError) -> str:
         f"{prefix}PORT={settings.port}: {reason} on {settings.host}; stop what listens there, "
         f"or set {prefix}PORT to another port (0 takes a free one)"
     )
-
-
-def _leave_anyway(after_s: float) -> None:
-    timer = threading.Timer(after_s, os._exit, (0,))
-    timer.daemon = True
-    timer.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 import ssl
@@ -18,30 +17,26 @@ import uuid
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import ContextVar
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
 
 from shared.errors import (
     Broken,
     DeadlineExceeded,
     NoAnswer,
-    RequestRefused,
     RoomError,
     Unavailable,
-    class_for,
 )
 from shared.peers import Peer, Peers
-from shared.wire import Problem, Wire
+from shared.replies import error_of
+from shared.resolver import Loop
+from shared.wire import Wire
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Wire)
 
 CONNECT_S = 5.0
 COOL_DOWN_S = 5.0
@@ -55,6 +50,7 @@ KEEP_ALIVE_S = 30.0
 
 _TAGS: ContextVar[dict[str, str]] = ContextVar("tags", default={})  # noqa: B039 - never mutated
 _OPENED: ContextVar[list[httpx.AsyncClient] | None] = ContextVar("opened", default=None)
+_BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 
 
 @contextlib.contextmanager
@@ -87,7 +83,18 @@ def run(coro: Coroutine[Any, Any, T]) -> T:
             for client in opened:
                 await client.aclose()
 
-    return asyncio.run(closing())
+    with contextlib.closing(asyncio.Runner(loop_factory=Loop)) as runner:
+        return runner.run(closing())
+
+
+@contextlib.contextmanager
+def one_call() -> Iterator[None]:
+    """What is asked inside, and in the tasks begun inside, has one deadline: it counts from here."""
+    token = _BEGAN.set(time.monotonic())
+    try:
+        yield
+    finally:
+        _BEGAN.reset(token)
 
 
 class _Unreachable(Unavailable):
@@ -129,7 +136,7 @@ class Transport:
 
     async def look_up(self) -> int:
         """Find the instances that names stand for, if that was long ago; return how many there are."""
-        await self._peers.look_up()
+        await self._peers.look_up(self.deadline_s)
         return len(self.peers)
 
     async def ask(self, method: str, path: str, body: Wire | None, read: Callable[[bytes], T]) -> T:
@@ -137,14 +144,15 @@ class Transport:
 
         raises  RequestRefused as soon as a peer says so; else the last NoAnswer
         """
-        start = told = time.monotonic()
+        told = time.monotonic()
+        start = _BEGAN.get() or told
         end = start + self.deadline_s
         content = body.model_dump_json().encode() if body is not None else None
         headers = {**self._headers, **_TAGS.get(), "X-Request-ID": uuid.uuid4().hex}
         failed: set[Peer] = set()
         rounds = 0
         while True:
-            await self._peers.look_up()
+            await self._peers.look_up(end - time.monotonic())
             peer = self._take(failed)
             try:
                 left = end - time.monotonic()
@@ -246,7 +254,7 @@ class Transport:
             raise Broken(f"{where}: unreadable answer ({error})", hint="is this the right URL?") from error
         if reply.status_code == 200:
             return reply.content
-        raise _error_of(where, reply)
+        raise error_of(where, reply)
 
     def _client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
@@ -268,45 +276,3 @@ class Transport:
 def _certificates() -> ssl.SSLContext:
     """Return what every client checks a server by. To read them takes 22 ms, and reads the environment."""
     return httpx.create_ssl_context(trust_env=False)
-
-
-def read_as(kind: type[R], reply: bytes) -> R:
-    """Parse a reply; a malformed one is the room's fault, so Broken, and asked for again."""
-    try:
-        return kind.model_validate_json(reply)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        hint = "client and service must be of the same version, and the URL must be this room's"
-        detail = f"the answer is not a {kind.__name__}: {field or 'body'}: {first['msg']}"
-        raise Broken(detail, hint=hint, field=field) from error
-
-
-def _error_of(where: str, reply: httpx.Response) -> RoomError:
-    """The typed error of a reply that is not 200: the peer's own words if it is a problem, else its text."""
-    wait_s = _retry_after(reply.headers.get("Retry-After", ""))
-    try:
-        problem = Problem.model_validate(json.loads(reply.content))
-    except ValueError:
-        text = reply.text[:200].encode("unicode_escape").decode()
-        kind = RequestRefused if 200 <= reply.status_code < 400 else class_for(reply.status_code)
-        hint = "this is not a psuedoptimal service's answer: is the URL right, or is a proxy in between?"
-        return kind(f"{where}: HTTP {reply.status_code} {text!r}", hint=hint, retry_after_s=wait_s)
-    kind = class_for(reply.status_code, problem.code)
-    detail = f"{where}: {problem.detail} (request {problem.request_id})"
-    return kind(detail, hint=problem.hint, field=problem.field, retry_after_s=wait_s)
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds from a Retry-After header: a number or an HTTP date; None if absent or unreadable."""
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())

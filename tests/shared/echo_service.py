@@ -6,8 +6,11 @@ Run as `python echo_service.py` with ECHO_PORT and the other ECHO_ variables.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -15,27 +18,40 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from shared import server
 from shared.errors import Broken, InvalidRequest, NotFound, Overloaded, RoomError, TooLarge, Unsupported
 from shared.service import ServiceSettings, cancelled_by_disconnect, create_service, serve
-from shared.wire import DecodeReply, DecodeRequest, JudgeRequest, Program
+from shared.wire import DecodeReply, DecodeRequest, JudgeReply, JudgeRequest, Program, Usage, Verdict
 
 
 class EchoSettings(ServiceSettings):
-    """`start` chooses what happens at the start: ok, refused (a wrong setting) or broken (a bug)."""
+    """`start` chooses what happens at the start: ok, refused (a wrong setting), broken (a bug), stuck (a
+    thread works for a minute in the background) or lost (the same, and a typed error ends the service).
+    """
 
     model_config = SettingsConfigDict(env_prefix="ECHO_", frozen=True)
     port: int = Field(8009, ge=0, le=65535, description="port to listen on")
     start: str = "ok"
+    clean_up_s: float = server.CLEAN_UP_S
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Fail if asked to; count what is cancelled."""
+    """Fail, or leave a thread at work, if asked to."""
     match app.state.settings.start:
         case "refused":
             raise Unsupported("ECHO_START='refused': cannot start so", hint="set ECHO_START=ok")
         case "broken":
             raise ZeroDivisionError("a bug at the start")
+        case "stuck" | "lost" as start:
+            executor = ThreadPoolExecutor(1)
+            executor.submit(time.sleep, 60)
+            if start == "lost":
+                app.state.startup_error = Unsupported("the device is lost", hint="start it anew")
+                asyncio.get_running_loop().call_later(0.5, signal.raise_signal, signal.SIGTERM)
+            yield
+            executor.shutdown(wait=False, cancel_futures=True)
+            return
     yield
 
 
@@ -65,9 +81,16 @@ def make_app(settings: EchoSettings | None = None) -> FastAPI:
         return await cancelled_by_disconnect(request, work())
 
     @app.post("/v1/judge")
-    async def judge(body: JudgeRequest) -> None:
-        raise InvalidRequest(
-            "jobs.0.tests.0: cannot be split", hint="rewrite it as an assert", field="jobs.0"
+    async def judge(body: JudgeRequest) -> JudgeReply:
+        """Say back each script's program; refuse statements."""
+        if any(job.tests for job in body.jobs):
+            raise InvalidRequest(
+                "jobs.0.tests.0: cannot be split", hint="rewrite it as an assert", field="jobs.0"
+            )
+        usage = Usage(cpu_ms=0, wall_ms=0)
+        passed = Verdict(outcome="passed", tests=[], usage=usage, jail="none", assurance="value")
+        return JudgeReply(
+            verdicts=[passed.model_copy(update={"stdout_tail": job.program}) for job in body.jobs]
         )
 
     @app.get("/v1/model")
@@ -108,4 +131,5 @@ def _add_failures(app: FastAPI) -> None:
 
 if __name__ == "__main__":
     chosen = EchoSettings.load()
+    server.CLEAN_UP_S = chosen.clean_up_s
     sys.exit(serve(make_app(chosen), chosen))

@@ -29,7 +29,7 @@ from shared.errors import (
     Unavailable,
     Unsupported,
 )
-from shared.wire import MAX_BATCH, MAX_TEXT, JudgeJob
+from shared.wire import MAX_BATCH, MAX_TEXT, InputOutput, JudgeJob
 
 Live = Callable[[FastAPI], str]
 
@@ -78,6 +78,16 @@ def test_a_batch_of_any_size_comes_back_in_order(live: Live, echo: ModuleType) -
     assert texts(run(client.decode(messages))) == messages
     assert client.requests == 3
     assert client.retries == 0
+
+
+def test_what_scripts_read_and_print_counts_for_a_batch(live: Live, echo: ModuleType) -> None:
+    client = SandboxClient(live(echo.make_app(echo.EchoSettings(max_body_mb=10))))
+    long = "x" * 4_000_000
+    tests = [InputOutput(stdin=long, stdout="1"), InputOutput(stdin="1", stdout=long)]
+    jobs = [JudgeJob(program=str(number), io=[tests[number % 2]]) for number in range(4)]
+    verdicts = run(client.judge(jobs))
+    assert [verdict.stdout_tail for verdict in verdicts] == ["0", "1", "2", "3"]
+    assert client.requests == 4
 
 
 def test_an_empty_batch_costs_no_request() -> None:

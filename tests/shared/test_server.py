@@ -80,6 +80,30 @@ def test_a_second_signal_leaves_at_once(start: Start, free_port: int) -> None:
     caller.join(10)
 
 
+def test_a_thread_still_at_work_does_not_hold_the_exit(start: Start, free_port: int) -> None:
+    process = start(free_port, ECHO_START="stuck", ECHO_CLEAN_UP_S="1").wait_ready()
+    began = time.monotonic()
+    process.terminate()
+    assert process.child.wait(20) == 0
+    assert 1 <= time.monotonic() - began < 5
+
+
+def test_a_service_that_lost_its_device_leaves_with_its_error_though_a_thread_is_stuck(
+    start: Start, free_port: int
+) -> None:
+    process = start(free_port, ECHO_START="lost", ECHO_CLEAN_UP_S="1")
+    assert process.child.wait(20) == 2
+    assert process.log.rstrip().endswith("echo did not start: the device is lost; start it anew")
+
+
+def test_an_idle_service_leaves_at_once(start: Start, free_port: int) -> None:
+    process = start(free_port).wait_ready()
+    began = time.monotonic()
+    process.terminate()
+    assert process.child.wait(20) == 0
+    assert time.monotonic() - began < 3
+
+
 def test_signals_at_one_moment_are_one(start: Start, free_port: int) -> None:
     process = start(free_port).wait_ready()
     found: list[httpx.Response | Exception] = []
