@@ -291,6 +291,7 @@ class Batcher:
     def _worked(self) -> None:
         """Work off the feed, in the model's thread."""
         self._mark = time.perf_counter()
+        self._feed.begin()
         try:
             self.engine.work(self._feed)
         except RoomError as error:

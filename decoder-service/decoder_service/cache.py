@@ -6,7 +6,9 @@ In memory, and with a store also on disk: the memory is filled from it once, and
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 
+from decoder_service.engines.weights import files_sha256, find_model
 from decoder_service.keys import Key
 from decoder_service.settings import DecoderSettings
 from decoder_service.store import ProgramStore, identity
@@ -23,9 +25,12 @@ def open_cache(settings: DecoderSettings, card: ModelCard) -> ProgramCache:
         return ProgramCache(0)
     if settings.cache_file is None:
         return ProgramCache(settings.cache_size)
+    source = settings.remote_tokenizer if card.engine == "remote" else find_model(settings.model)
+    # Of a model on the hub the card has the revision.
+    files = files_sha256(Path(source)) if source is not None and Path(source).is_dir() else None
     store = ProgramStore(
         settings.cache_file.expanduser(),
-        identity(card, settings.remote_url),
+        identity(card, settings.remote_url, files),
         rows=settings.cache_size,
         max_bytes=settings.cache_file_mb * 1024 * 1024,
     )

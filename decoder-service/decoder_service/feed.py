@@ -10,7 +10,7 @@ from decoder_service.tickets import Job, batches
 from shared.errors import RoomError
 from shared.wire import Program
 
-# How many full batches are sorted by length at a time; more would let long prompts wait for too long.
+# How many full batches are sorted by length at a time, to find the oldest job some of about its own length.
 _BATCHES_PER_ROUND = 8
 
 JobResults = Sequence[tuple[Job, Program | RoomError | None]]
@@ -21,7 +21,7 @@ class Feed:
 
     told     called in the model's thread with jobs and their results
     joined   called there with how many rows run after some have joined
-    paused   whether something else waits for the model: then nothing joins a running batch
+    paused   whether something else waits for the model: then nothing joins a running batch, and none follows
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Feed:
         self._lock = threading.Lock()
         self._waiting: dict[Job, None] = {}
         self._held: dict[Job, None] = {}
+        self._has_given = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -51,12 +52,16 @@ class Feed:
         with self._lock:
             return job in self._waiting and self._waiting.pop(job, None) is None
 
+    def begin(self) -> None:
+        """Begin a turn of the engine: it gets rows of it even where something else waits for the model."""
+        self._has_given = False
+
     def join(self, rows: int, longest: int, most_tokens: int | None = None) -> list[Job]:
         """Return the oldest jobs that may join a batch of `rows` rows that can grow to `longest` tokens.
 
         most_tokens   a bound on rows x longest that is tighter than the settings' own
         """
-        if not self._waiting or (rows and self._paused()):
+        if not self._waiting or ((rows or self._has_given) and self._paused()):
             return []
         most = self._max_batch_tokens if most_tokens is None else min(most_tokens, self._max_batch_tokens)
         with self._lock:
@@ -65,12 +70,15 @@ class Feed:
         return taken
 
     def batch(self) -> list[Job]:
-        """Return one batch that decodes as the oldest job does, sorted by length; [] if nothing waits."""
+        """Return the oldest job and others that decode alike, sorted by length; [] if nothing waits."""
         with self._lock:
-            decoding = next((job.decoding for job in self._waiting), None)
-            alike = [job for job in self._waiting if job.decoding == decoding]
+            oldest = next(iter(self._waiting), None)
+            if oldest is None:
+                return []
+            alike = [job for job in self._waiting if job.decoding == oldest.decoding]
             sorted_ones = alike[: self._max_batch * _BATCHES_PER_ROUND]
-            taken = next(batches(sorted_ones, self._max_batch, self._max_batch_tokens), [])
+            found = batches(sorted_ones, self._max_batch, self._max_batch_tokens)
+            taken = next(batch for batch in found if oldest in batch)
             self._take(taken, 0)
         return taken
 
@@ -90,6 +98,7 @@ class Feed:
 
     def _take(self, jobs: Sequence[Job], rows: int) -> None:
         if jobs:
+            self._has_given = True
             self._joined(rows + len(jobs))
         for job in jobs:
             del self._waiting[job]

@@ -3,6 +3,8 @@
 What is Python as it stands stays byte for byte as it is (but for blank lines around it); so does what
 is neither fenced nor chatty, however broken. Only fences, chat around the code, and the marks of chat
 formats are taken away.
+
+A reply is hostile text: every pattern reads it in linear time, with one way only to match what it matches.
 """
 
 from __future__ import annotations
@@ -11,26 +13,24 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 # A mark that opens the reply is noise; the first one after that ends it, whatever follows.
 _OPENING_MARKS = re.compile(r"\A(?:\s*<\|(?:im_start|im_end|begin_of_text)\|>(?:assistant\b)?)+")
 _TURN_END = re.compile(
     r"<\|(?:im_end|im_start|endoftext|eot_id|eom_id|end_of_text|end|fim_pad)\|>"
-    r"|<end_of_turn>|<｜end▁of▁sentence｜>|\s*</s>\s*\Z"
+    r"|<end_of_turn>|<｜end▁of▁sentence｜>|(?<!\s)\s*</s>\s*\Z"
 )
 _THINKING = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
-_BLANK_LINES = re.compile(r"\A(?:[^\S\n]*\n)+|(?:\n[^\S\n]*)+\Z")
-_FENCE = re.compile(
-    r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[ \t]*(?P<rest>.*?)\s*\Z"
-)
-_INLINE = re.compile(r"\A(`{1,3})(?:(?:python3?|py)\b)?[ \t]*(?P<code>[^`\n]+?)[ \t]*\1\Z")
+_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[ \t]*")
+_INLINE = re.compile(r"\A(`{1,3})(?:(?:python3?|py)\b)?(?P<code>[^`\n]+)\1\Z")
 _CODE = re.compile(
     r"(?:async|def|class|import|from|for|while|if|with|try|return|assert|print)\b|@\w|#"
-    r"|[\w.\[\], ]+?\s*[-+*/%]?=[^=]"
+    r"|[\w.\[\], ]+(?:[^\S ]\s*)?[-+*/%]?=[^=]"
 )
 _DEFINES = re.compile(r"^(?:async\s+def|def|class)\s|=\s*lambda\b", re.MULTILINE)
-_IMPORTS_ONLY = re.compile(r"(?:\s*(?:(?:import|from)\b.*|#.*)?\n?)*\Z")
+_IMPORT = re.compile(r"\s*(?:(?:import|from)\b|#|\Z)")
 _PROSE = re.compile(r"(?:[A-Z][\w'’]*|[-*>•]|\d+\.|\*\*.*|#{2,})[,:.!]?(?:\s|\Z)")
 _PYTHON_TAGS = frozenset({"python", "python2", "python3", "py", "py3"})
 _MAX_PARSES = 20
@@ -54,12 +54,12 @@ def program_of(reply: str) -> str:
     if _is_python(text):
         program = text
     elif inline := _INLINE.match(text.strip()):
-        program = inline["code"]
+        program = inline["code"].strip(" \t")
     elif "```" in text or "~~~" in text:
         program = _from_fences(text)
     else:
         program = _without_chat(text)
-    return _BLANK_LINES.sub("", program) if program.strip() else ""
+    return _without_blank_lines(program)
 
 
 def _is_python(text: str) -> bool:
@@ -73,11 +73,21 @@ def _is_python(text: str) -> bool:
     return True
 
 
+def _without_blank_lines(text: str) -> str:
+    """Drop the blank lines around a text; "" where there are no others."""
+    if not text.strip():
+        return ""
+    start = text.rfind("\n", 0, len(text) - len(text.lstrip())) + 1
+    end = text.find("\n", len(text.rstrip()))
+    return text[start:] if end < 0 else text[start:end]
+
+
 def _is_prose(line: str) -> bool:
     """Whether a line at the margin reads as a sentence or list item rather than as code."""
-    if not _PROSE.match(line) or _is_python(line):
+    if not _PROSE.match(line):
         return False
-    return len(line.split()) >= 3 or line.rstrip().endswith((":", ".", "!"))
+    reads_so = len(line.split()) >= 3 or line.rstrip().endswith((":", ".", "!"))
+    return reads_so and not _is_python(line)
 
 
 def _without_chat(text: str) -> str:
@@ -88,8 +98,8 @@ def _without_chat(text: str) -> str:
         start += 1
     if start == len(lines) or (start and not _CODE.match(lines[start])):
         return text
-    ends = [end for end in range(start + 1, len(lines)) if _is_prose(lines[end])]
-    for end in ends[:_MAX_PARSES]:
+    ends = (end for end in range(start + 1, len(lines)) if _is_prose(lines[end]))
+    for end in islice(ends, _MAX_PARSES):
         program = "\n".join(lines[start:end])
         if _is_python(program):
             return program
@@ -119,7 +129,7 @@ def _chosen(blocks: Sequence[_Block]) -> str:
     for block in candidates:
         if _DEFINES.search(block.text):
             return "\n".join([*imports, block.text])
-        if _IMPORTS_ONLY.match(block.text):
+        if all(_IMPORT.match(line) for line in block.text.split("\n")):
             imports.append(block.text)
     return candidates[0].text if candidates else ""
 
@@ -135,7 +145,8 @@ def _blocks(lines: Sequence[str]) -> Iterator[_Block]:
         index += 1
         if fence is None:
             continue
-        indent, mark, rest = fence["indent"], fence["mark"], fence["rest"]
+        indent, mark = fence["indent"], fence["mark"]
+        rest = fence.string[fence.end() :].rstrip()
         if rest.endswith(mark):
             yield _Block(fence["language"].lower(), rest[: -len(mark)].rstrip())
             continue

@@ -1,8 +1,9 @@
 """Programs kept on disk between runs of the service: one SQLite file, bounded in rows and bytes.
 
 A program is only found again by exactly the decoder that made it: the file's rows carry a hash of the
-model card, of the server's address where the model is elsewhere, and of this package's source. What a
-remote server does not tell of itself (other weights under the same name) cannot be in it.
+model card, of the files beside the weights, of the server's address where the model is elsewhere, and of
+this package's source. What a remote server does not tell of itself (other weights under the same name)
+cannot be in it.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ CREATE INDEX IF NOT EXISTS programs_used ON programs (used);
 _VERSION = 1
 
 
-def identity(card: ModelCard, address: str | None) -> bytes:
+def identity(card: ModelCard, address: str | None, files: str | None) -> bytes:
     """Hash everything that decides what a decoder makes of a message.
 
     address   the server's URL on engine `remote`
+    files     hash of the model's, or only its tokenizer's, configuration where that is a folder here
     """
     source = hashlib.sha256()
     package = Path(__file__).resolve().parent
     for file in sorted(package.rglob("*.py")):
         source.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
-    whole = json.dumps([card.model_dump(), address, source.hexdigest()], sort_keys=True)
+    whole = json.dumps([card.model_dump(), address, files, source.hexdigest()], sort_keys=True)
     return hashlib.sha256(whole.encode()).digest()
 
 

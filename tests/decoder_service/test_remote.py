@@ -313,6 +313,31 @@ def test_the_servers_token_is_sent_from_its_file(tgi: Any, tmp_path: Path, remot
         remote(tgi.state.url, remote_token_file=file)
 
 
+def test_the_servers_token_of_the_environment_loses_the_blanks_around_it(tgi: Any, remote: Connect) -> None:
+    engine = remote(tgi.state.url, remote_token=" open-sesame\n")
+    engine.decode(rows_for(engine, ["x"]), GREEDY)
+    assert tgi.state.seen[0][1]["authorization"] == "Bearer open-sesame"
+
+
+@pytest.mark.parametrize("token", ["open\nsesame", "open sesame", "open-sésame", "open-\x7fsesame", " \n"])
+def test_a_token_that_no_header_takes_is_refused_and_not_shown(tgi: Any, remote: Connect, token: str) -> None:
+    with pytest.raises(InvalidRequest, match="it must hold one token of visible ASCII") as caught:
+        remote(tgi.state.url, remote_token=token)
+    assert caught.value.field == "DECODER_REMOTE_TOKEN"
+    assert "sesame" not in str(caught.value) and "sésame" not in str(caught.value)
+    assert not tgi.state.seen
+
+
+def test_a_token_that_cannot_be_used_ends_the_process_with_two_and_is_not_printed(
+    run_to_its_end: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = run_to_its_end(engine="remote", remote_url=url, remote_token="open\nsesame")
+    assert ended.returncode == 2
+    assert "DECODER_REMOTE_TOKEN: it must hold one token" in ended.stderr.splitlines()[-1]
+    assert "sesame" not in ended.stderr
+
+
 # --- what cannot work --------------------------------------------------------------------------------
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from decoder_service.replies import program_of
@@ -113,3 +117,45 @@ def test_a_reply_of_prose_only_is_left_alone() -> None:
 )
 def test_hostile_replies_neither_raise_nor_warn(reply: str) -> None:
     program_of(reply)
+
+
+@contextmanager
+def within(cpu_s: float) -> Iterator[None]:
+    """Fail, instead of waiting for ever, what needs more of the processor."""
+
+    def fail(*_: object) -> None:
+        raise TimeoutError(f"it needed more than {cpu_s} s")
+
+    before = signal.signal(signal.SIGVTALRM, fail)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+LINES = ["# a step\n", "import math\n", "from a import b\n", "\n", "    \n", "\t \n", "# a\n\nimport b\n  \n"]
+
+
+@pytest.mark.parametrize("lines", LINES)
+@pytest.mark.parametrize("count", [16, 5000])
+@pytest.mark.parametrize("fence", ["```python", "```"])
+def test_a_long_header_in_a_fence_costs_no_time(fence: str, count: int, lines: str) -> None:
+    header = lines * count
+    for rest in ("x = 1", " " * 40 + "x = 1", "x ="):
+        with within(0.9):
+            found = program_of(f"Here:\n{fence}\n{header}{rest}\n```")
+        assert found == (header + rest if header.strip() else rest)
+    with within(0.9):
+        found = program_of(f"{fence}\n{header}\n```\n{fence}\ndef f(x): ...\n```")
+    assert found.strip() == f"{header}\ndef f(x): ...".strip()
+
+
+@pytest.mark.parametrize("run", [" ", "\t", "\n", " \n", "\r\n", " \t", "\f", "`", "</s> ", "A b c.\n"])
+@pytest.mark.parametrize("before", ["x ", "x = 1\n", "`", "``` x", "Code:\nx", "</s>", ""])
+def test_a_long_run_of_the_same_costs_no_time(before: str, run: str) -> None:
+    with within(0.9):
+        program_of(before + run * (40_000 // len(run)) + "y !")
+    with within(0.9):
+        program_of(before + run * (40_000 // len(run)))

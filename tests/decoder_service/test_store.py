@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -76,8 +78,43 @@ def test_another_decoder_does_not_find_it(tmp_path: Path, change: dict[str, Any]
     again.close()
 
 
+@pytest.mark.parametrize(("engine", "setting"), [("hf", "model"), ("remote", "remote_tokenizer")])
+def test_a_model_with_another_configuration_does_not_find_it(
+    tmp_path: Path, model_dir: Path, engine: str, setting: str
+) -> None:
+    folder, path = shutil.copytree(model_dir, tmp_path / "model"), tmp_path / "cache"
+    card = CARD.model_copy(update={"engine": engine})
+
+    def found_again() -> bool:
+        opened = cache(path, card=card, **{setting: str(folder)})
+        found = opened.get(key("a")) is not None
+        opened.put(key("a"), program("first"))
+        opened.close()
+        return found
+
+    assert not found_again() and found_again()
+    generation = folder / "generation_config.json"
+    as_it_was = generation.read_text()
+    generation.write_text(json.dumps({**json.loads(as_it_was), "eos_token_id": [7]}))
+    assert not found_again() and found_again()
+    generation.write_text(as_it_was)
+    assert found_again()
+    (folder / "README.md").write_text("a card")
+    assert found_again()
+    for name in (
+        "chat_template.jinja",
+        "merges.txt",
+        "tokenizer.model",
+        "config.json",
+        "tokenizer_config.json",
+    ):
+        with (folder / name).open("a") as file:
+            file.write("\n")
+        assert not found_again() and found_again(), name
+
+
 def test_another_server_under_the_same_name_does_not_find_it() -> None:
-    assert identity(CARD, "http://a:80") != identity(CARD, "http://b:80")
+    assert identity(CARD, "http://a:80", None) != identity(CARD, "http://b:80", None)
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
@@ -98,14 +135,14 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 def test_the_file_is_bounded_in_rows_and_bytes_over_all_decoders(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     for name in ("one", "two"):
-        store = ProgramStore(path, identity(CARD, name), rows=10, max_bytes=2000)
+        store = ProgramStore(path, identity(CARD, name, None), rows=10, max_bytes=2000)
         for number in range(8):
             store.note(key(f"{number}"), program("x" * 99))
         store.close()
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT count(*) FROM programs").fetchone()[0] == 10
     database.close()
-    store = ProgramStore(path, identity(CARD, "two"), rows=10, max_bytes=350)
+    store = ProgramStore(path, identity(CARD, "two", None), rows=10, max_bytes=350)
     store.note(key("new"), program("x" * 97))
     store.close()
     with sqlite3.connect(path) as database:
@@ -166,3 +203,9 @@ def test_the_service_answers_from_the_file_after_a_restart(
     assert second.metric("decoder_generated_total") == 0
     other = start(**settings, dtype="bfloat16")
     assert other.decode(asked, max_new_tokens=12).json()["cached"] == 0
+    ends_early = shutil.copytree(model_dir, tmp_path / model_dir.name)
+    generation = ends_early / "generation_config.json"
+    every = {"eos_token_id": list(range(400))}
+    generation.write_text(json.dumps({**json.loads(generation.read_text()), **every}))
+    ended = start(**{**settings, "model": ends_early}).decode(asked, max_new_tokens=12).json()
+    assert [(p["text"], p["cached"]) for p in ended["programs"]] == [("", False)] * 5

@@ -194,14 +194,25 @@ def _url(text: str | None) -> str:
 
 def _token(settings: DecoderSettings) -> str | None:
     if settings.remote_token_file is None:
-        return settings.remote_token.get_secret_value() if settings.remote_token else None
+        if settings.remote_token is None:
+            return None
+        return _usable(
+            "DECODER_REMOTE_TOKEN", settings.remote_token.get_secret_value(), "correct or unset it"
+        )
     field = "DECODER_REMOTE_TOKEN_FILE"
     try:
-        text = settings.remote_token_file.read_text(encoding="utf-8").strip()
+        text = settings.remote_token_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         detail = f"{field}={str(settings.remote_token_file)!r}: cannot be read ({error})"
         raise InvalidRequest(detail, hint="create it, or unset it", field=field) from error
-    if not text or not all("!" <= letter <= "~" for letter in text):
-        detail = f"{field}: it must hold one token of visible ASCII letters"
-        raise InvalidRequest(detail, hint="write the token alone into it", field=field)
-    return text
+    return _usable(field, text, "write the token alone into it")
+
+
+def _usable(field: str, text: str, hint: str) -> str:
+    """Return a token without the blanks around it; what is none is not shown, it may be nearly one."""
+    token = text.strip()
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        raise InvalidRequest(
+            f"{field}: it must hold one token of visible ASCII letters", hint=hint, field=field
+        )
+    return token

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 # Read in a tenth of a second: not worth remembering.
 _LARGE_BYTES = 64 * 1024 * 1024
+_BESIDE_WEIGHTS = frozenset({".json", ".txt", ".model", ".jinja"})
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Inside the installed package first, then beside it, as in the repository.
@@ -76,6 +77,15 @@ def weights_sha256(folder: Path, remembered: Path | None = None) -> str | None:
         whole.update(f"{file.name}\0{known[mark]}\n".encode())
     if remembered is not None and known != before:
         _write(remembered, known)
+    return whole.hexdigest()
+
+
+def files_sha256(folder: Path) -> str:
+    """Hash what lies beside a model's weights: its configuration, its tokenizer, its chat template."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _BESIDE_WEIGHTS and file.is_file():
+            whole.update(f"{file.name}\0{_file_sha256(file)}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 
 
