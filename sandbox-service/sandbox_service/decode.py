@@ -51,7 +51,7 @@ class Opaque:
 _INT = re.compile(r"-?0x(0|[1-9a-f][0-9a-f]*)\Z")
 _FLOAT = re.compile(r"(-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}|nan|-?inf)\Z")
 _DECIMAL = re.compile(r"-?([0-9]{1,10000}(\.[0-9]{1,10000})?(E[+-][0-9]{1,9})?|s?NaN[0-9]{0,50}|Infinity)\Z")
-_ANY = re.compile(r"[\s\S]*\Z")
+_ANY = re.compile(r"[^\ud800-\udfff]*\Z")  # a lone surrogate cannot be written in a reply
 _ISO = re.compile(r"[0-9:.+T-]{5,40}\Z")
 
 

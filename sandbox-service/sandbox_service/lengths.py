@@ -18,17 +18,22 @@ class Lengths:
 
     def __init__(self, long_s: float = LONG_S) -> None:
         self.long_s = long_s
-        self._long: OrderedDict[tuple[str, tuple[str, ...]], None] = OrderedDict()
+        self._long: OrderedDict[int, None] = OrderedDict()
 
     def is_long(self, run: Run) -> bool:
         """Whether the last run with these calls was long."""
-        return bool(self._long) and (run.setup, run.calls) in self._long
+        return bool(self._long) and _key(run) in self._long
 
     def took(self, run: Run, seconds: float) -> None:
         """Note how long a run had its lane."""
         if seconds >= self.long_s and run.calls:
-            self._long[run.setup, run.calls] = None
+            self._long[_key(run)] = None
             if len(self._long) > _REMEMBERED:
                 self._long.popitem(last=False)
         elif self._long:
-            self._long.pop((run.setup, run.calls), None)
+            self._long.pop(_key(run), None)
+
+
+def _key(run: Run) -> int:
+    """Return a hash of the calls, which keeps no text alive. Two runs with the same cost only an order."""
+    return hash((run.setup, run.calls))

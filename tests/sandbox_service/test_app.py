@@ -119,6 +119,29 @@ def test_execute_brings_one_variable_back(sandbox: httpx.Client) -> None:
     assert done[3]["value"] is None
 
 
+def test_text_that_cannot_be_written_costs_no_other_job_its_answer(sandbox: httpx.Client) -> None:
+    odd = "class A: pass\nA.__module__ = '\\ud800'\noutput = "
+    forged = (
+        "from sandbox_service.inside import codec\noutput = 1\n"
+        'codec.encode = lambda *a: b\'["l",[["x","\\\\ud800",1]]]\''
+    )
+    deep = "output = 1\nfor _ in range(59): output = {1: output}"
+    programs = [f"{odd}[A()]", f"{odd}A()", forged, deep, "raise ValueError(chr(0xd800))",
+                "import sys\nsys.stdout.buffer.write(b'\\xed\\xa0\\x80')\noutput = chr(0xd800)"]  # fmt: skip
+    jobs = [{"program": program} for program in (*programs, "output = [1]")]
+    reply = sandbox.post("/v1/execute", json={"jobs": jobs})
+    assert reply.status_code == 200, reply.text
+    done = reply.json()["executions"]
+    outcomes = ["passed", "failed", "failed", "passed", "raised", "passed", "passed"]
+    assert [one["outcome"] for one in done] == outcomes
+    assert done[0]["value"] == ["l", [["x", "?.A", 1]]]
+    loop = "for i in [1]: assert f(i) == i, str(f(i))"
+    judge(sandbox, *({"program": f"{one}\ndef f(x): return output", "tests": [loop, "assert f(1) == 2"]}
+                     for one in programs))  # fmt: skip
+    for one in programs:
+        assert sandbox.post("/run_code", json={"code": one}).status_code == 200
+
+
 def test_results_stream_as_they_end(sandbox: httpx.Client) -> None:
     slow = {"program": "import time\ntime.sleep(1.5)\ndef f(x): return x + 1", "tests": GOOD["tests"]}
     body = {"jobs": [slow, GOOD, GOOD]}

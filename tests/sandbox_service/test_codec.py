@@ -209,6 +209,11 @@ def test_encode_never_raises_for_hostile_objects() -> None:
             decode(encode(value))
 
 
+def test_a_types_name_with_a_lone_surrogate_stays_readable() -> None:
+    kind = type("Odd", (), {"__module__": "a\ud800\nb"})
+    assert repr(decode(encode([kind()]))[0]) == "<object of type a?\nb.Odd>"
+
+
 def test_a_spoofed_class_stays_what_it_is() -> None:
     class Spoof:
         @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -97,6 +98,14 @@ def test_runs_without_calls_say_nothing_of_each_other() -> None:
     lengths = Lengths(long_s=1)
     lengths.took(Run("while 1: pass", "", (), Limits()), 2)
     assert not lengths.is_long(Run("x = 1", "", (), Limits()))
+
+
+def test_what_is_remembered_keeps_no_text_alive() -> None:
+    lengths, setup = Lengths(long_s=1), "".join(["x = 1\n"] * 1000)
+    before = sys.getrefcount(setup)
+    lengths.took(run("f(1)", setup=setup), 2)
+    assert lengths.is_long(run("f(1)", setup=setup))
+    assert sys.getrefcount(setup) == before
 
 
 def test_no_more_than_a_number_of_calls_is_remembered() -> None:

@@ -95,9 +95,10 @@ def encode(value: object, keep: Callable[[Any], int] | None = None) -> bytes:
 def _type_name(kind: type) -> str:
     """Return `module.Name`, cut short; what a class says of itself is text, never used."""
     name, module = _name(kind), type.__dict__["__dict__"].__get__(kind).get("__module__")
-    if type(module) is not str or module == "builtins":
-        return name[:MAX_NAME]
-    return f"{module}.{name}"[:MAX_NAME]
+    if type(module) is str and module != "builtins":
+        name = f"{module}.{name}"
+    name = name[:MAX_NAME]
+    return name if name.isascii() else re.sub("[\ud800-\udfff]", "?", name)
 
 
 def _truth(value: Any) -> int | None:
