@@ -25,7 +25,7 @@ from sandbox_service.lint import planned
 from sandbox_service.pool import Pool, no_talk
 from sandbox_service.results import Test
 from sandbox_service.rpc_link import Talk, Workers
-from sandbox_service.rpc_plan import NotRemote, Remote, remote
+from sandbox_service.rpc_plan import NotRemote, Remote, remote, tests_nothing
 from sandbox_service.run import Answer, Ended, Run
 from sandbox_service.split import Refusal, Split, split
 from shared.errors import InvalidRequest
@@ -90,7 +90,7 @@ class Judge:
             return Plan((), Run(job.program, job.setup, (), job.limits), tuple(job.io))
         tests = self._taken_apart(tuple(job.tests), job.setup)
         refused = [(i, test) for i, test in enumerate(tests) if isinstance(test, Refusal)]
-        broken = [(i, test) for i, test in refused if test.reason.startswith(("not Python", "the setup: "))]
+        broken = [(i, test) for i, test in refused if test.broken]
         if broken or (refused and _STRENGTH[min_assurance] > _STRENGTH["in_sandbox"]):
             raise _refusal(broken or refused, bool(broken))
         remote = [i for i, test in enumerate(tests) if isinstance(test, Remote)]
@@ -239,10 +239,12 @@ def _refusal(refused: Sequence[tuple[int, Refusal]], broken: bool) -> InvalidReq
 
 def _asked(test: Split | Refusal, setup: str) -> Test:
     """A test that cannot be taken apart runs in the judge, if it can; else both reasons are given."""
-    if isinstance(test, Split) or test.reason.startswith(("not Python", "the setup: ")):
+    if isinstance(test, Split) or test.broken:
         return test
     try:
         return replace(remote(test.source, setup), line=test.line, reason=test.reason)
     except NotRemote as why:
+        if nothing := tests_nothing(test.source, setup):
+            return Refusal(test.source, nothing.line, str(nothing), nothing=True)
         reason = f"{test.reason}; nor can it run in the judge: line {why.line}: {why}"
         return Refusal(test.source, test.line, reason)

@@ -28,6 +28,5 @@ def _test(test: Split | Remote | Refusal) -> PlannedTest:
             return PlannedTest(assurance="value")
         case Remote(line=line, reason=reason):
             return PlannedTest(assurance="rpc", line=line, reason=printable(reason, _REASON_MAX))
-    broken = test.reason.startswith(("not Python", "the setup: "))
     reason = printable(test.reason, _REASON_MAX)
-    return PlannedTest(assurance=None if broken else "in_sandbox", line=test.line, reason=reason)
+    return PlannedTest(assurance=None if test.broken else "in_sandbox", line=test.line, reason=reason)

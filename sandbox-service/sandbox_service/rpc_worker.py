@@ -7,6 +7,7 @@ only, and of this room what is.
 
     service -> worker   JOB (JSON), ANSWER (status byte and payload, the program's word), GONE (the run ended)
     worker -> service   ASK (marshal: op, target, args, kwargs), RESULT (JSON, one per test), END
+    exit status         OVER_LIMIT, or CRASHED by what a test did; any other is no test's doing
 
 Not covered: the tests' text is the client's, who holds the service's token; see `judge_worker`.
 """
@@ -31,13 +32,15 @@ from typing import Any, NoReturn
 from sandbox_service.decode import CodecError, decode
 from sandbox_service.inside import frames, serve
 from sandbox_service.judge_worker import lock, printable
-from sandbox_service.rpc_library import PYTEST, run_collected
+from sandbox_service.rpc_library import PYTEST, Failed, run_collected
 from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_values import Link, NotCarried, Remote, pack, restore
 
 HEADER = struct.Struct("!cI")
 JOB, ANSWER, GONE = b"J", b"A", b"G"
 ASK, RESULT, END = b"Q", b"R", b"E"
+OVER_LIMIT, CRASHED, _FAILED = 4, 5, 3
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _SLEEPS = {"x86_64": (35, 230, 39), "aarch64": (101, 115, 172)}  # nanosleep clock_nanosleep getpid
 _CALLS_MAX = 100_000
 
@@ -60,10 +63,10 @@ class Pipe(Link):
     def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.over is not None:
             raise self.over
+        self.asked += 1
+        if self.asked > _CALLS_MAX:  # the program may be the cause: an iterator without an end
+            raise RuntimeError(f"the program is called more than {_CALLS_MAX} times")
         try:
-            self.asked += 1
-            if self.asked > _CALLS_MAX:
-                raise NotCarried(f"the test calls the program more than {_CALLS_MAX} times")
             packed = [pack(one, self) for one in args]
             named = [(name, pack(one, self)) for name, one in kwargs.items()]
             _send(ASK, marshal.dumps((op, target, packed, named), 2))
@@ -78,8 +81,7 @@ class Pipe(Link):
 
     def names(self, names: list[str]) -> list[bool]:
         """Which of these names the program has."""
-        _send(ASK, marshal.dumps(("names", None, names, []), 2))
-        found = self._answer(())
+        found = self.ask("names", None, tuple(names), {})
         if type(found) is not list or len(found) != len(names):
             raise CodecError("the program does not say which names it has")
         return [one is True for one in found]
@@ -145,22 +147,6 @@ class Pipe(Link):
 # --- one test ----------------------------------------------------------------------------------------
 
 
-class _Absent:
-    """A name the program does not define: whatever is done with it is a NameError."""
-
-    def __init__(self, name: str) -> None:
-        self.__dict__["name"] = name
-
-    def __getattr__(self, name: str) -> Any:
-        raise NameError(f"name {self.__dict__['name']!r} is not defined by the program")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__getattr__("call")
-
-    __eq__ = __getitem__ = __iter__ = __len__ = __bool__ = __call__
-    __hash__ = None  # type: ignore[assignment]
-
-
 def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
     if name == "pytest":
         return PYTEST
@@ -169,10 +155,20 @@ def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), l
     return __import__(name, space, local, wanted, level)
 
 
-def run(source: str, setup: str, names: list[str], errors: list[str], collect: bool) -> tuple[str, str]:
+def run(source: str, setup: str, names: list[str], errors: list[str], collect: list[str]) -> tuple[str, str]:
     """Run one test; return its outcome and what is to be said of it."""
     kinds: dict[str, type[Exception]] = {name: type(name, (Exception,), {}) for name in errors}
     pipe = Pipe(kinds)
+    found = _ran(pipe, source, setup, names, collect)
+    match pipe.over:  # whatever else came of it: a test may swallow it, and fail or pass after that
+        case Gone():
+            return "missing", ""
+        case NotCarried() as why:
+            return "unsupported", str(why)
+    return found
+
+
+def _ran(pipe: Pipe, source: str, setup: str, names: list[str], collect: list[str]) -> tuple[str, str]:
     try:
         space: dict[str, Any] = {
             "__builtins__": {**vars(builtins), "__import__": _import},
@@ -180,30 +176,38 @@ def run(source: str, setup: str, names: list[str], errors: list[str], collect: b
         }
         exec(compile(setup, "<setup>", "exec"), space)
         for name, there in zip(names, pipe.names(names), strict=True):
-            space[name] = pipe.ask("load", name, (), {}) if there else _Absent(name)
-        space.update(kinds)
+            if there:  # an absent one is left to Python, whose NameError a test may expect
+                space[name] = pipe.ask("load", name, (), {})
+        space.update(pipe.errors)
         exec(compile(source, "<test>", "exec"), space)
         if collect:
-            run_collected(space)
-    except (Gone, NotCarried):
-        pass  # it is noted in the pipe, where a test cannot swallow it
+            run_collected(space, collect)
     except (MemoryError, RecursionError) as error:
         if not hasattr(error, "of_the_program"):
             return "limit", type(error).__name__
-        said = f"{_where(error, source)}: {type(error).__name__}: {error}"
-        return "memory" if isinstance(error, MemoryError) else "raised", said
-    except AssertionError as error:
-        return "failed", f"{_where(error, source)}: {error}" if str(error) else _where(error, source)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        return "failed", f"the test left early: {type(error).__name__}"
+        return "memory" if isinstance(error, MemoryError) else "raised", _said(error, source)
+    except (AssertionError, Failed) as error:
+        text = _text(error)
+        return "failed", f"{_where(error, source)}: {text}" if text else _where(error, source)
     except Exception as error:  # noqa: BLE001 - whatever a test raises over a program's values is a failure
-        return "raised", f"{_where(error, source)}: {type(error).__name__}: {error}"
-    match pipe.over:
-        case Gone():
-            return "missing", ""
-        case NotCarried() as why:
-            return "unsupported", str(why)
+        return "raised", _said(error, source)
+    except BaseException as error:  # noqa: BLE001 - as SystemExit, or a class of the test's own
+        return "failed", f"the test left early: {type(error).__name__}"
     return "passed", ""
+
+
+def _said(error: BaseException, source: str) -> str:
+    return f"{_where(error, source)}: {type(error).__name__}: {_text(error)}"
+
+
+def _text(error: BaseException) -> str:
+    """Return an exception's text, which may ask the program for that of its objects."""
+    try:
+        return str(error)
+    except MemoryError:
+        raise
+    except BaseException:  # noqa: BLE001 - what it raises is no more than a missing text
+        return "its text cannot be had"
 
 
 def _where(error: BaseException, source: str) -> str:
@@ -256,21 +260,33 @@ def main(parent: int) -> NoReturn:
             continue
         pid = os.fork()
         if pid == 0:
-            try:
-                _job(json.loads(payload), own)
-                os._exit(0)
-            except BaseException:  # noqa: BLE001 - a fork must not go on as its parent
-                traceback.print_exc()
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
+            _fork(payload, own)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status in (OVER_LIMIT, -signal.SIGPROF):
+            os._exit(OVER_LIMIT)
         if status:
-            os._exit(3)
+            os._exit(CRASHED if status == CRASHED or -status in _CRASHES else _FAILED)
         _send(END)
 
 
-def _job(job: dict[str, Any], parent: int) -> None:
-    sys.stdout = io.StringIO()  # what a test prints is nobody's
-    lock(parent, _SLEEPS)
+def _fork(payload: bytes, parent: int) -> NoReturn:
+    """Do a job and end, whatever comes: a fork must not go on as its parent."""
+    status = _FAILED
+    try:
+        sys.stdout = io.StringIO()  # what a test prints is nobody's
+        lock(parent, _SLEEPS)
+        status = CRASHED
+        _job(json.loads(payload))
+        status = 0
+    except MemoryError:
+        status = OVER_LIMIT if status == CRASHED else status
+    except BaseException:  # noqa: BLE001 - see above
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _job(job: dict[str, Any]) -> None:
     gone = False
     for source, setup, names, errors, collect in job["tests"]:
         began = time.monotonic()

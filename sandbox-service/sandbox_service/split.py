@@ -56,11 +56,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Refusal:
-    """One test that cannot be split: where (line of the test, from 1) and why."""
+    """One test that cannot be split: where (line of the test, from 1) and why.
+
+    nothing  it tests nothing of a program, however it is run
+    """
 
     source: str
     line: int
     reason: str
+    nothing: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether no assurance helps: the test itself has to be corrected."""
+        return self.nothing or self.reason.startswith(("not Python", "the setup: "))
 
 
 def split(tests: Sequence[str], setup: str = "") -> tuple[Split | Refusal, ...]:
