@@ -116,6 +116,10 @@ LIVE = {
 }  # fmt: skip
 
 
+# What is judged here runs outside of every jail: one will do.
+in_one_jail = pytest.mark.parametrize("cell", ["process"], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def ask(cell: Any) -> Iterator[Any]:
     """Judge a program by tests in one real jail."""
@@ -160,6 +164,7 @@ def test_no_assurance_helps_what_tests_nothing(test: str) -> None:
     assert judge.plan(JudgeJob(program=DOUBLE, tests=[called]), "in_sandbox").run.beside == (called,)
 
 
+@in_one_jail
 @pytest.mark.parametrize("name", LIVE)
 def test_what_is_defined_is_run_and_judges(ask: Any, name: str) -> None:
     right = ask(DOUBLE, LIVE[name])
@@ -168,12 +173,14 @@ def test_what_is_defined_is_run_and_judges(ask: Any, name: str) -> None:
     assert ask(WRONG, LIVE[name]).outcome == "failed"
 
 
+@in_one_jail
 def test_what_is_skipped_tests_nothing(ask: Any) -> None:
     test = "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n    def test_a(self): f(3)"
     verdict = ask(DOUBLE, test)
     assert (verdict.outcome, "tests nothing" in verdict.tests[0].message) == ("failed", True)
 
 
+@in_one_jail
 def test_a_helper_of_the_setup_calls_the_program(ask: Any) -> None:
     setup, test = "def check(x): assert f(x) == 2 * x", "for i in (1, 2): check(i)"
     assert ask(DOUBLE, test, setup).passed
@@ -208,6 +215,7 @@ def test_what_cannot_be_collected_is_named_with_its_line(test: str, line: int, r
     assert caught.value.line == line
 
 
+@in_one_jail
 def test_a_name_the_program_lacks_is_a_name_error(ask: Any) -> None:
     for test in (
         "for i in [1]: assert f is not None",
@@ -247,6 +255,7 @@ def test_approx_is_as_near_as_pytests(expected: Any, more: dict[str, Any]) -> No
         assert bool(answer == rpc_library.Approx(expected, **more)) is right, answer
 
 
+@in_one_jail
 def test_approx_alone_is_no_assertion(ask: Any) -> None:
     test = "import pytest\nassert pytest.approx(f(3), 6)"
     assert ask(DOUBLE, test).outcome == "failed"
