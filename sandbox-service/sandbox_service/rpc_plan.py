@@ -67,23 +67,17 @@ class NotRemote(Exception):
 
 def remote(source: str, setup: str) -> Remote:
     """Plan one test. Raises NotRemote with the line and the reason."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd escapes in a test are the client's, not this service's
-        try:
-            tree, given = ast.parse(source), ast.parse(setup)
-            used, bound = _names(source)
-            lent_used, lent = _names(setup)
-        except SyntaxError as error:
-            raise NotRemote(error.lineno or 1, f"not Python: {error.msg}") from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise NotRemote(1, f"too deeply nested: {type(error).__name__}") from None
+    try:
+        tree, given, theirs = _read(source, setup)
+    except SyntaxError as error:
+        raise NotRemote(error.lineno or 1, f"not Python: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise NotRemote(1, f"too deeply nested: {type(error).__name__}") from None
     pytest = _pytest(given) | _pytest(tree)
     for part in (*ast.walk(given), *ast.walk(tree)):
         _check(part)
         if pytest:
             _check_pytest(part, pytest)
-    known = bound | lent | ALL_BUILTINS | _MODULE_NAMES
-    theirs = (used | lent_used) - known
     for part in (*ast.walk(given), *ast.walk(tree)):
         match part:
             case ast.ClassDef(name=name, bases=bases):
@@ -96,10 +90,19 @@ def remote(source: str, setup: str) -> Remote:
                 raise NotRemote(part.lineno, f"the module `{name}` is not imported")
     errors = {name for name in _expected(tree) if name in theirs}
     try:
-        collect = _tests(tree, given, frozenset(theirs - errors))
+        collect = _tests(tree, given, theirs - errors)
     except RecursionError:
         raise NotRemote(1, "too deeply nested") from None
     return Remote(source, setup, tuple(sorted(theirs - errors)), tuple(sorted(errors)), collect)
+
+
+def _read(source: str, setup: str) -> tuple[ast.Module, ast.Module, frozenset[str]]:
+    """Parse a text and its setup; return also the names that only the program can have. Raises as `ast`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes in a test are the client's, not this service's
+        tree, given = ast.parse(source), ast.parse(setup)
+        (used, bound), (lent_used, lent) = _names(source), _names(setup)
+    return tree, given, frozenset((used | lent_used) - (bound | lent | ALL_BUILTINS | _MODULE_NAMES))
 
 
 def _tests(tree: ast.Module, given: ast.Module, names: frozenset[str]) -> tuple[str, ...]:
@@ -126,15 +129,11 @@ def tests_nothing(source: str, setup: str) -> NotRemote | None:
 
     returns  None where it does, or where that cannot be seen
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tree, given = ast.parse(source), ast.parse(setup)
-            (used, bound), (lent_used, lent) = _names(source), _names(setup)
-            names = (used | lent_used) - (bound | lent | ALL_BUILTINS | _MODULE_NAMES)
-            return _nothing(tree, _run(tree, given), frozenset(names))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
+    try:
+        tree, given, theirs = _read(source, setup)
+        return _nothing(tree, _run(tree, given), theirs)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _run(tree: ast.Module, given: ast.Module) -> Running:

@@ -15,10 +15,10 @@ from typing import Any
 
 from shared.errors import NoAnswer, RoomError
 from trainer.channels.text.exchange import TaskRefused
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import fingerprint, with_tasks
-from trainer.measure.evaluation_file import LOCATION
+from trainer.measure.evaluation_file import settings_of
 from trainer.measure.folder import checkpoint_folder, read_object, read_run
 from trainer.measure.rates_read import words_of
 from trainer.measure.record import Record
@@ -88,10 +88,7 @@ def command(args: argparse.Namespace) -> int:
 def examined(args: argparse.Namespace) -> dict[str, Any]:
     """Run every part that is asked for, with services of its own where none are given, and write the file."""
     folder = read_run(args.run, episodes=False)
-    given = {name: value for name in LOCATION if (value := getattr(args, name)) is not None}
-    # Where the run found its services says nothing about where they are now; the environment does.
-    forgotten = {"decoder_url": None, "sandbox_url": None}
-    config = resolve(TextConfig, [args.run / "config.yaml"], given, forgotten, variables=LOCATION)
+    config = settings_of(args.run, args)
     logs, file = args.run / "logs", file_of(args, config)
     before, measured, written = read_object(args.run / file), dict[str, Any](), dict[str, Any]()
 

@@ -23,9 +23,9 @@ from shared.starting import load
 from trainer.channels.text.exchange import Exchange, TaskRefused, introduced
 from trainer.cli_runs import add_unsaved
 from trainer.cli_verbs import add_runs, positive
-from trainer.config import ConfigError, environment, resolve, service_url
+from trainer.config import ConfigError
 from trainer.config_text import TextConfig
-from trainer.measure.evaluation_file import LOCATION, command_line, differences, file_name, services_of
+from trainer.measure.evaluation_file import command_line, differences, file_name, services_of, settings_of
 from trainer.measure.folder import EVALUATION, RunFolder, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
@@ -266,14 +266,7 @@ def _left(runs: Sequence[Path], done: int) -> str:
 def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
     """Evaluate one run with the given services, or with its own, started for it."""
     folder = read_run(path, episodes=False)
-    config = resolve(TextConfig, [path / "config.yaml"], {}, variables=LOCATION)
-    for url in [*(args.decoder_url or []), *(args.sandbox_url or [])]:
-        service_url(url)
-    given = {name: value for name in LOCATION if (value := getattr(args, name)) is not None}
-    # Where the run found its services says nothing about where they are now; the environment does.
-    said = environment(TextConfig)
-    forgotten = {key: None for key in ("decoder_url", "sandbox_url") if key not in said}
-    config = config.model_copy(update={**forgotten, **given})
+    config = settings_of(path, args)
     with services(
         path / "logs", config.generator_model, config.decoder_url, config.sandbox_url,
         meanwhile=STUDENT,
