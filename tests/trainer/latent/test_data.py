@@ -33,6 +33,16 @@ def test_every_role_of_the_seed_is_read(tmp_path: Path) -> None:
     assert [turn.content for turn in found.asked] == ["s", "h"]
 
 
+def test_a_line_ends_at_a_line_feed_only_and_a_bad_one_is_named(tmp_path: Path) -> None:
+    said, file = "a\u2028b\u2029c\u0085d", tmp_path / "data.jsonl"
+    lines = [json.dumps(row(name, ("human", said), ("gpt", said)), ensure_ascii=False) for name in "ab"]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert [found.turns[0].content for found in read_conversations(file)] == [said, said]
+    file.write_text("\n".join([*lines, "{"]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 3: not JSON"):
+        read_conversations(file)
+
+
 @pytest.mark.parametrize(
     ("bad", "said"),
     [

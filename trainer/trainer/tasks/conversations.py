@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from shared.wire_latents import Turn
 from trainer.config import ConfigError
+from trainer.tasks.rows import json_lines
 from trainer.tasks.task import Task
 
 ROLES = {"human": "user", "user": "user", "system": "system", "gpt": "assistant", "assistant": "assistant"}
@@ -82,15 +83,12 @@ def read_conversations(path: Path) -> list[Conversation]:
 def _rows(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"data_path={str(path)!r}: cannot be read ({error})") from error
-    try:
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [row for _, row in json_lines(text)]
         data = json.loads(text)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"data_path={str(path)!r}: not JSON ({error}); .jsonl has one row a line"
+            f"data_path={str(path)!r}: cannot be read as JSON ({error}); .jsonl has one row a line"
         ) from error
     if not isinstance(data, list):
         raise ConfigError(

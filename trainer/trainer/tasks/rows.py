@@ -154,6 +154,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"not JSON: {error}") from error
         yield from ((f"entry {number}", row) for number, row in enumerate(rows, 1))
         return
+    for number, row in json_lines(text):
+        yield f"line {number}", row
+
+
+def json_lines(text: str) -> Iterator[tuple[int, Any]]:
+    """Give the values of JSON lines, each with its line's number. Raises ValueError naming the line."""
     # Not splitlines: a string may hold other separators than the line feed.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -161,4 +167,4 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: not JSON: {error}") from error
-            yield f"line {number}", row
+            yield number, row
