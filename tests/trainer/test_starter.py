@@ -15,7 +15,16 @@ from trainer.starter.build import GENERATOR_DIR, STUDENT_DIR
 from trainer.starter.card import write_card
 from trainer.starter.sequences_build import CODER_DIR
 from trainer.starter.shorthand import shorten, tokenize_marked
-from trainer.tasks.starter import SPLITS, Composition, compositions, generate, make_task, plain, starter_tasks
+from trainer.tasks.starter import (
+    SPLITS,
+    Composition,
+    compositions,
+    fresh_tests,
+    generate,
+    make_task,
+    plain,
+    starter_tasks,
+)
 
 MEBIBYTE = 1 << 20
 
@@ -43,6 +52,21 @@ def test_every_part_of_a_test_composition_is_met_in_training():
                 held_out,
                 field,
             )
+
+
+def test_new_tests_are_drawn_of_the_grammars_own_references_whatever_a_row_calls_itself(tmp_path):
+    tasks = [task for seed in (0, 5) for task in starter_tasks("test", 60, seed)]
+    assert sum(bool(fresh_tests(task, 1)) for task in tasks) >= 110  # some hardly ever answer otherwise
+    ran, task = tmp_path / "ran", tasks[0]
+    foreign = f"open({str(ran)!r}, 'w')"
+    for other in (
+        task._replace(reference=f"{task.reference}\n{foreign}"),
+        task._replace(reference=foreign),
+        task._replace(reference=f"def f(n=({foreign})): return n", entry_point="f"),
+        task._replace(task_id=f"{task.task_id.rpartition('+')[0]}/0"),
+        task._replace(entry_point="steal"),
+    ):
+        assert fresh_tests(other, 1) == () and not ran.exists()
 
 
 @pytest.mark.parametrize("n", [0, -3])
