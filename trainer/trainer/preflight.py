@@ -9,6 +9,7 @@ from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
 from trainer.config_text import STARTER, TextConfig
 from trainer.hub import require_model
+from trainer.tasks.sequences_load import check_chunks
 from trainer.tasks.sources import SPLITS, load_tasks
 
 # Generators that are no model of the hub.
@@ -31,6 +32,7 @@ def check_text(config: TextConfig, processes: int) -> None:
 def check_program(config: ProgramConfig) -> None:
     """Raise ConfigError if a program run with these settings cannot come to its first step."""
     check_trackers(config.report_to)
+    check_chunks(config)
     if config.model_name != STARTER:
         require_model("model_name", config.model_name)
 

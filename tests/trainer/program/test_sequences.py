@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from trainer.channels.program.program import OPERATIONS, parse, values
 from trainer.channels.program.program_code import length_bits
+from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
+from trainer.preflight import check_program
 from trainer.tasks.sequences import generate, split_of
 from trainer.tasks.sequences_load import load_splits
 from trainer.tasks.sequences_shorten import shorten
@@ -78,6 +81,23 @@ def test_half_of_the_training_sequences_are_of_half_the_length_and_none_is_held_
     assert not set(splits.train) & {*splits.validation, *splits.heldout}
     short = load_splits(config.model_copy(update={"max_length": 20, "train_sequences": 7}))
     assert len(short.train) == 7 and max(map(len, short.train)) <= 20
+
+
+def test_a_file_that_would_be_cut_longer_than_what_is_taken_is_refused_before_anything_begins(
+    tmp_path: Path,
+) -> None:
+    data, lines = tmp_path / "data.bin", tmp_path / "lines.csv"
+    data.write_bytes(random.Random(1).randbytes(10_000))
+    lines.write_text("1,2,3\n4,5,6\n7,8\n1,4\n", encoding="utf-8")
+    small = ProgramConfig(data_path=str(lines), eval_data_path=str(lines), max_length=16, heldout_sequences=1)
+    assert len(load_splits(small).train) == 1  # a file of lines is not cut: chunk says nothing about it
+    for name in ("data_path", "eval_data_path"):
+        config = small.model_copy(update={name: str(data), "model_name": "starter"})
+        for refused in (load_splits, check_program):
+            with pytest.raises(ConfigError, match=f"{name}=.*chunk=128.*max_length=16.*--chunk 16, or --max"):
+                refused(config)
+    cut = load_splits(small.model_copy(update={"data_path": str(data), "chunk": 16}))
+    assert len(cut.train) == 625
 
 
 def test_a_transcribed_program_makes_any_sequence_of_bytes() -> None:

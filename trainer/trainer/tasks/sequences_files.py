@@ -23,6 +23,8 @@ SUFFIXES: dict[str, Kind] = {
     ".jsonl": "jsonl", ".json": "jsonl", ".csv": "numbers", ".numbers": "numbers", ".fa": "dna",
     ".fasta": "dna", ".fna": "dna", ".dna": "dna", ".wav": "audio", ".txt": "text", ".md": "text",
 }  # fmt: skip
+# Kinds whose files say where a sequence ends; the others are cut.
+WHOLE = ("jsonl", "numbers")
 CHUNK = 128
 BASES = "ACGTNRYSWKMBDHV"  # IUPAC's letters; gaps are none of a sequence's
 _LIST = re.compile(r"\[\s*-?[0-9]{1,9}(?:\s*,\s*-?[0-9]{1,9})*\s*,?\s*\]")
@@ -41,17 +43,22 @@ class Row(NamedTuple):
     program: Program | None = None
 
 
+def kind_of(path: Path, kind: Kind = "auto") -> Kind:
+    """Return what a file holds; auto goes by its name's ending: what has none of the known ones is bytes."""
+    return SUFFIXES.get(path.suffix.lower(), "bytes") if kind == "auto" else kind
+
+
 def read_sequences(
     path: Path, kind: Kind = "auto", *, chunk: int = CHUNK, limit: int | None = None
 ) -> list[Row]:
     """Return the sequences of a file.
 
-    kind    auto goes by the name's ending; what has none of the known ones is bytes
-    chunk   bytes of a sequence, for every kind but jsonl and numbers; the last one may be shorter
+    kind    see kind_of
+    chunk   bytes of a sequence, for every kind but those of WHOLE; the last one may be shorter
     limit   read only so many
     raises  ConfigError naming the file, the line and the value; or that nothing is there
     """
-    kind = SUFFIXES.get(path.suffix.lower(), "bytes") if kind == "auto" else kind
+    kind = kind_of(path, kind)
     try:
         rows = _rows(path, kind, chunk)
         found = [row for row, _ in zip(rows, range(limit), strict=False)] if limit else list(rows)

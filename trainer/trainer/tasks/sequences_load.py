@@ -10,7 +10,7 @@ from trainer.channels.program.program import Program
 from trainer.config import ConfigError
 from trainer.config_program import GENERATED, Data, ProgramConfig
 from trainer.tasks.sequences import generate
-from trainer.tasks.sequences_files import Row, read_sequences
+from trainer.tasks.sequences_files import WHOLE, Row, kind_of, read_sequences
 
 # Of no sequence is the half asked for that would be shorter.
 SHORT = 24
@@ -33,8 +33,9 @@ class Splits(NamedTuple):
 def load_splits(config: ProgramConfig) -> Splits:
     """Return the sequences of a run; what is held out is never trained on.
 
-    raises  ConfigError if a file cannot be read or holds too few
+    raises  ConfigError if a file cannot be read, holds too few or would be left out
     """
+    check_chunks(config)
     n = config.validation_sequences
     if config.eval_data_path == GENERATED:
         pairs = generate("test", config.heldout_sequences, DATA_SEED, max_length=config.max_length)
@@ -60,6 +61,19 @@ def load_splits(config: ProgramConfig) -> Splits:
         if not train:
             raise ConfigError(f"data_path={config.data_path}: every sequence in it is held out")
     return Splits(train, validation, heldout, truth)
+
+
+def check_chunks(config: Data) -> None:
+    """Raise ConfigError if a file would be cut into sequences that are too long to be taken."""
+    for name in ("data_path", "eval_data_path"):
+        path = getattr(config, name)
+        cut = path != GENERATED and kind_of(Path(path), config.data_kind) not in WHOLE
+        if cut and config.chunk > config.max_length:
+            raise ConfigError(
+                f"{name}={path}: would be cut into sequences of chunk={config.chunk} bytes, and those longer "
+                f"than max_length={config.max_length} are left out; take --chunk {config.max_length}, or "
+                f"--max-length {config.chunk}"
+            )
 
 
 def _generated(n: int, max_length: int, out: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
