@@ -143,6 +143,29 @@ def test_a_row_that_overflows_spoils_no_other(build_model: Callable[..., Path], 
     calm = visits_of(engine, 12, random.Random(2))
     bad = Visit(Row("bad", (*calm[0].row.token_ids, 300), 0), Decoding(5), 2)
     assert not any(300 in visit.row.token_ids for visit in calm)
+    before = alone_and_then_overflowing(engine, calm)
+    worked(engine, [*calm, bad])
+    assert_unspoilt(engine, calm, before)
+
+
+@pytest.mark.parametrize("joins", [2, 12])
+def test_a_short_row_in_the_place_of_one_that_overflowed_is_its_own(
+    joins: int, build_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    engine = load_engine(DecoderSettings(model=str(build_model(tmp_path, "qwen2"))))
+    # The first runs all the time, so what is masked behind a row's end is read up to the first one's.
+    rows = [Row(text, ids, 0) for text, ids in zip("abc", engine.prepare(["f " * 80, "g " * 90, "h"]), strict=True)]
+    runs, spoilt, short = rows
+    calm = [Visit(runs, Decoding(60), 0), Visit(short, Decoding(30), joins)]
+    bad = Visit(Row("bad", (*spoilt.token_ids, 300), 0), Decoding(5), 0)
+    before = alone_and_then_overflowing(engine, calm)
+    # Moved into the place when the other ends, or joining there later.
+    worked(engine, [calm[0], bad, calm[1]])
+    assert_unspoilt(engine, calm, before)
+
+
+def alone_and_then_overflowing(engine: HfEngine, calm: Sequence[Visit]) -> list[Program | RoomError | None]:
+    """Return each visit's program alone; after that token 300 is NaN to all who read it, and to nobody else."""
     before = [engine.decode([visit.row], visit.decoding)[0] for visit in calm]
     weight = engine._model.get_input_embeddings().weight
     with torch.no_grad():
@@ -151,10 +174,14 @@ def test_a_row_that_overflows_spoils_no_other(build_model: Callable[..., Path], 
         weight[300] = torch.nan
     for visit in calm:
         visit.leaves = None
-    worked(engine, [*calm, bad])
+    return before
+
+
+def assert_unspoilt(engine: HfEngine, calm: Sequence[Visit], before: Sequence[Program | RoomError | None]) -> None:
     for visit, alone in zip(calm, before, strict=True):
         # A program that says the spoilt token itself is spoilt from there on.
-        if alone is not None and engine._prompting._tokenizer.convert_ids_to_tokens(300) not in alone.text:
+        assert isinstance(alone, Program)
+        if engine._prompting._tokenizer.convert_ids_to_tokens(300) not in alone.text:
             assert visit.result == alone
 
 

@@ -206,7 +206,7 @@ class Continuous:
         for hole, place in zip(holes, last, strict=True):
             order[hole] = place
         if holes:
-            self._slots.move(last, holes, max(self._flights[place].end for place in last))
+            self._slots.move(last, holes)
         self._flights = [self._flights[place] for place in order]
         kept = torch.tensor(order, dtype=torch.int64, device=self._ends.device)
         self._starts, self._ends = self._starts[kept], self._ends[kept]

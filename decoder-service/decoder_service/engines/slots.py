@@ -78,14 +78,14 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 new[:rows, :, :seen] = old[:rows, :, :seen]
                 setattr(self, name, new)
 
-    def move(self, sources: Tensor, targets: Tensor, seen: int) -> None:
+    def move(self, sources: Tensor, targets: Tensor, used: int) -> None:
         for held in (self.keys, self.values):
-            held[targets.to(held.device), :, :seen] = held[sources.to(held.device), :, :seen]
+            held[targets.to(held.device), :, :used] = held[sources.to(held.device), :, :used]
 
     def begin(self, prefix: tuple[Tensor, Tensor] | None, column: Tensor, rows: slice, used: int) -> None:
         """Put the prefix's columns in front of rows, and clear what earlier rows left behind their place.
 
-        A masked value counts nothing, but 0 x NaN is NaN: what another row left must not reach this one.
+        What is masked counts nothing, but 0 x NaN and NaN - inf are NaN: what another row left must not reach this one.
         """
         if prefix is not None:
             if not self.is_initialized:
@@ -94,7 +94,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 taken = known[0][:, column.to(known.device)]
                 held[rows, :, : column.shape[1]] = taken.transpose(0, 1)
         if self.is_initialized:
-            self.values[rows, :, column.shape[1] : used] = 0
+            for held in (self.keys, self.values):
+                held[rows, :, column.shape[1] : used] = 0
 
     def _empty(self, like: Tensor) -> Tensor:
         return like.new_zeros(self._place.rows, like.shape[1], self._place.columns, like.shape[3])
@@ -142,11 +143,11 @@ class Slots(Cache):
         if place.index is None or len(place.index) != len(ends):
             place.index = torch.arange(len(ends), device=ends.device)
 
-    def move(self, sources: Sequence[int], targets: Sequence[int], seen: int) -> None:
-        """Copy rows `sources` over rows `targets`."""
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy rows `sources` over rows `targets`, all columns: what stood there may be NaN."""
         pairs = torch.tensor([list(sources), list(targets)])
         for layer in self._own:
-            layer.move(pairs[0], pairs[1], seen)
+            layer.move(pairs[0], pairs[1], self._place.used)
 
     def _reserve(self, rows: slice, columns: int) -> None:
         place = self._place
