@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import json
 import os
 import re
@@ -47,6 +48,32 @@ def test_what_is_no_program_is_no_verdict(what: str, tmp_path: Path, capsys: Any
     place.mkdir() if what == "folder" else place.write_bytes(b"\xff")
     assert main(["judge", str(place), "--test", "assert f(1)"]) == 2
     assert f"{place}: is no Python file in UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "tests", "said"),
+    [
+        ("x=" * 150_000, ["assert f(1)"], "program='x=x="),
+        ("x = 1", ["assert f(1)"] * 1001, "tests=['assert f(1)'"),
+        ("x = 1", ["assert f('\udcff')"], "tests.0="),
+    ],
+)
+def test_what_no_request_can_hold_is_no_verdict_either(
+    text: str, tests: list[str], said: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "p.py").write_text(text, encoding="utf-8")
+    argv = ["judge", str(tmp_path / "p.py"), "--sandbox-url", "http://127.0.0.1:9"]
+    assert main([*argv, *(word for test in tests for word in ("--test", test))]) == 2
+    shown = capsys.readouterr().err
+    assert f"psuedoptimal: {said}" in shown and shown.count("\n") == 1 and len(shown) < 300
+
+
+@pytest.mark.parametrize("verb", ["decode", "encode", "judge"])
+def test_bytes_that_are_no_text_on_stdin_are_said(verb: str, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\n"), encoding="utf-8"))
+    more = {"decode": [], "encode": ["nowhere"], "judge": ["--test", "assert f(1)"]}[verb]
+    assert main([verb, *more]) == 2
+    assert "stdin: is no text in UTF-8" in capsys.readouterr().err
 
 
 def test_a_service_that_ended_is_not_ready_because_another_answers_at_its_port(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ConfigError
+from trainer.given import stdin_lines
 from trainer.measure.message_code import CodeError
 from trainer.tasks.task import Task
 
@@ -94,7 +95,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
     if args.text is not None:
         return [_task({"text": args.text, "signature": args.signature}, "--signature")]
     found = []
-    for number, line in enumerate(sys.stdin, 1):
+    for number, line in enumerate(stdin_lines(), 1):
         if line.strip():
             try:
                 stored = json.loads(line)

@@ -20,6 +20,7 @@ from shared.wire_latents import Turn
 from trainer.cli_verbs import positive
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
+from trainer.given import request
 from trainer.pace import Pace, told_where
 from trainer.tasks.conversations import Conversation, read_conversations
 
@@ -111,13 +112,13 @@ def _collected(
     written = (args.plans or ("data" if args.data_path == STARTER else "write")) == "write"
     conversations = []
     for row in batch:
-        asked = list(row.asked)
+        asked, where = list(row.asked), f"{args.data_path}, id {row.id!r}: "
         if written:
-            asked[-1] = Turn(role="user", content=args.prompt + asked[-1].content)
+            asked[-1] = request(Turn, where, role="user", content=args.prompt + asked[-1].content)
         elif not row.plan:
-            raise ConfigError(f"{args.data_path}, id {row.id!r}: has no plan; use --plans write")
+            raise ConfigError(f"{where}has no plan; use --plans write")
         else:
-            asked.append(Turn(role="assistant", content=row.plan))
+            asked.append(request(Turn, where, role="assistant", content=row.plan))
         conversations.append(asked)
     how: dict[str, Any] = {"layout": args.layout, "at": args.at, "dtype": "float16"}
     if written:

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import LatentConfig
+from trainer.given import request, stdin_lines
 from trainer.runs import Run
 
 DEFAULT_FILE = Path("message.safetensors")
@@ -86,10 +87,10 @@ def _send(args: argparse.Namespace, config: LatentConfig, teacher: Any) -> None:
 
     card = teacher.card()
     speaker = trained_speaker(config, Run.open(args.run).best, read_marks(config, teacher))
-    text = sys.stdin.read() if args.task == "-" else args.task
+    text = "".join(stdin_lines()) if args.task == "-" else args.task
     if args.signature:
         text = f"Task: {text.strip()}\nSignature: {args.signature.strip()}\nEncode (minimal):"
-    asked = Conversation("sent", (Turn(role="user", content=text),))
+    asked = Conversation("sent", (request(Turn, "--task: ", role="user", content=text),))
     ids, mask = padded([speaker.contexts.ids(asked)], 0)
     with torch.inference_mode():
         spoken = speaker.student(ids.to(speaker.device), mask.to(speaker.device))
@@ -117,7 +118,7 @@ def _answer(args: argparse.Namespace, config: LatentConfig, teacher: Any) -> str
     layout, conversations = "blind", None
     if args.beside_task is not None:
         layout = "chat" if config.layout == "blind" else config.layout
-        conversations = [[Turn(role="user", content=args.beside_task)]]
+        conversations = [[request(Turn, "--beside-task: ", role="user", content=args.beside_task)]]
     (found,) = teacher.decode(
         to_wire(letter.latents), conversations, layout=layout, bop=to_wire(letter.bop),
         eop=to_wire(letter.eop), max_new_tokens=config.max_program_tokens,

@@ -13,8 +13,9 @@ from shared.clients import DecoderClient, SandboxClient, run
 from shared.wire import Assurance, JudgeJob, Limits, Program, Verdict
 from trainer.bearer import read_token
 from trainer.cli_export import add_decoding, decoding
-from trainer.config import ConfigError, service_url
+from trainer.config import ConfigError, service_url, validated
 from trainer.config_text import Data
+from trainer.given import request, stdin_lines
 from trainer.supervise import command as service_command
 from trainer.tasks.sources import SPLITS, load_tasks
 from trainer.tasks.task import Task
@@ -116,7 +117,7 @@ def serve(room: str, port: int | None, model: str | None) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
-    messages = args.messages or [line.rstrip("\n") for line in sys.stdin]
+    messages = args.messages or [line.rstrip("\n") for line in stdin_lines()]
     if not messages:
         raise ConfigError("no message; give one, or one per line on stdin")
     codec, messages = decoding(args, messages)
@@ -144,16 +145,16 @@ def _decode(args: argparse.Namespace) -> int:
 
 def _judge(args: argparse.Namespace) -> int:
     try:
-        program = args.program.read_text(encoding="utf-8") if args.program else sys.stdin.read()
+        program = args.program.read_text(encoding="utf-8") if args.program else "".join(stdin_lines())
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{args.program or 'stdin'}: is no Python file in UTF-8: {error}") from error
+        raise ConfigError(f"{args.program}: is no Python file in UTF-8: {error}") from error
     tests, setup = list(args.test), args.setup
     if args.task:
         task = _find(args.dataset, args.task)
         tests, setup = [*tests, *task.tests], f"{task.setup}\n{setup}".strip()
     if not tests:
         raise ConfigError("no test; give --test 'assert f(1) == 2' or --task ID")
-    job = JudgeJob(program=program, tests=tests, setup=setup, limits=Limits())
+    job = request(JudgeJob, program=program, tests=tests, setup=setup, limits=Limits())
 
     async def ask() -> list[Verdict]:
         async with SandboxClient(
@@ -178,7 +179,7 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _find(dataset: str, task_id: str) -> Task:
     for split in SPLITS:
-        for task in load_tasks(Data.model_validate({"dataset": dataset}), split):
+        for task in load_tasks(validated(Data, {"dataset": dataset}), split):
             if task.task_id == task_id:
                 return task
     raise ConfigError(
