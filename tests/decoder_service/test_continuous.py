@@ -154,7 +154,10 @@ def test_a_short_row_in_the_place_of_one_that_overflowed_is_its_own(
 ) -> None:
     engine = load_engine(DecoderSettings(model=str(build_model(tmp_path, "qwen2"))))
     # The first runs all the time, so what is masked behind a row's end is read up to the first one's.
-    rows = [Row(text, ids, 0) for text, ids in zip("abc", engine.prepare(["f " * 80, "g " * 90, "h"]), strict=True)]
+    rows = [
+        Row(text, ids, 0)
+        for text, ids in zip("abc", engine.prepare(["f " * 80, "g " * 90, "h"]), strict=True)
+    ]
     runs, spoilt, short = rows
     calm = [Visit(runs, Decoding(60), 0), Visit(short, Decoding(30), joins)]
     bad = Visit(Row("bad", (*spoilt.token_ids, 300), 0), Decoding(5), 0)
@@ -165,7 +168,7 @@ def test_a_short_row_in_the_place_of_one_that_overflowed_is_its_own(
 
 
 def alone_and_then_overflowing(engine: HfEngine, calm: Sequence[Visit]) -> list[Program | RoomError | None]:
-    """Return each visit's program alone; after that token 300 is NaN to all who read it, and to nobody else."""
+    """Return each visit's program alone; after that token 300 is NaN to all who read it."""
     before = [engine.decode([visit.row], visit.decoding)[0] for visit in calm]
     weight = engine._model.get_input_embeddings().weight
     with torch.no_grad():
@@ -177,7 +180,9 @@ def alone_and_then_overflowing(engine: HfEngine, calm: Sequence[Visit]) -> list[
     return before
 
 
-def assert_unspoilt(engine: HfEngine, calm: Sequence[Visit], before: Sequence[Program | RoomError | None]) -> None:
+def assert_unspoilt(
+    engine: HfEngine, calm: Sequence[Visit], before: Sequence[Program | RoomError | None]
+) -> None:
     for visit, alone in zip(calm, before, strict=True):
         # A program that says the spoilt token itself is spoilt from there on.
         assert isinstance(alone, Program)

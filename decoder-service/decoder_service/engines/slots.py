@@ -85,7 +85,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def begin(self, prefix: tuple[Tensor, Tensor] | None, column: Tensor, rows: slice, used: int) -> None:
         """Put the prefix's columns in front of rows, and clear what earlier rows left behind their place.
 
-        What is masked counts nothing, but 0 x NaN and NaN - inf are NaN: what another row left must not reach this one.
+        What is masked counts nothing, but 0 x NaN and NaN - inf are NaN: what another row left must not
+        reach this one.
         """
         if prefix is not None:
             if not self.is_initialized:
