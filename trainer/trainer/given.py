@@ -1,4 +1,4 @@
-"""What a person gave a verb, as a service is asked it: a fault in it is the person's, and said in one line."""
+"""What a person gave a verb, as a service is asked it: a fault in it is the person's, and said in a line."""
 
 from __future__ import annotations
 
