@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from trainer.channels.callbacks import HeldOutCallback, StepRecorder
 from trainer.channels.text.heldout import Evaluation, better, kept
 
 TARGET = 0.9
@@ -38,3 +44,28 @@ def test_a_run_that_missed_its_target_says_so() -> None:
         "kept: step 40, for none reached a pass rate of 0.96 (validation: pass 0.946  tokens 13.3)"
     )
     assert "step 280, the fewest tokens at a pass rate of 0.96" in kept(at(280, 0.96, 8.25), 0.96)
+
+
+class Looks(HeldOutCallback):
+    """On a rank that only waits for the one that evaluates."""
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        waits = SimpleNamespace(wait_for_everyone=lambda: time.sleep(0.02))
+        trainer: Any = SimpleNamespace(accelerator=waits)
+        trainer.recorder = self.recorder = StepRecorder(trainer, SimpleNamespace(config=None), None)
+        if state is not None:
+            self.recorder.load(state)
+        super().__init__(trainer, None, threading.Event())
+
+
+def test_the_seconds_of_evaluations_are_those_of_the_whole_run() -> None:
+    first = Looks(None)
+    assert first.look(2) == ""
+    saved = first.recorder.state()
+    before = saved["seconds"]["evaluate"]
+    assert before >= 0.02
+    again = Looks({**saved, "seconds": {**saved["seconds"], "train": 3.0}})
+    assert again.look(4) == ""
+    assert again.recorder.seconds["evaluate"] >= before + 0.02 and again.recorder.seconds["train"] == 3.0
+    # A checkpoint of before they were kept.
+    assert Looks({"seconds": {"train": 3.0}}).recorder.seconds == {"evaluate": 0.0, "train": 3.0}

@@ -41,14 +41,14 @@ class StepRecorder(TrainerCallback):
     reason   why the run was ended early, with a hint; empty while it goes on
     row      the figures of the last step
     chance   the random states at the end of the last step
-    seconds  where the time went, by room
+    seconds  where the time of the whole run went, by room and for evaluations
     """
 
     def __init__(self, trainer: RecordedTrainer, reward: Any, run: Run | None) -> None:
         self.trainer, self.reward, self.run, self.config = trainer, reward, run, reward.config
         self.reason = ""
         self.row: dict[str, Any] = {}
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {"evaluate": 0.0}
         self.chance = Chance.now()
         self._started = time.monotonic()
         self._pace: Pace | None = None
@@ -104,7 +104,7 @@ class StepRecorder(TrainerCallback):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state."""
-        self.seconds = dict(state["seconds"])
+        self.seconds |= state["seconds"]
 
 
 class HeldOutCallback(TrainerCallback):
@@ -112,10 +112,9 @@ class HeldOutCallback(TrainerCallback):
 
     None is left out: an outage ends the run, and the run that goes on begins with the evaluation.
 
-    every    steps between two evaluations
-    cycle    steps of a sampled batch: within one, no checkpoint resumes exactly
-    best     the evaluation that chose the best weights, if there is one yet
-    seconds  spent evaluating
+    every  steps between two evaluations
+    cycle  steps of a sampled batch: within one, no checkpoint resumes exactly
+    best   the evaluation that chose the best weights, if there is one yet
     """
 
     every: int
@@ -124,8 +123,7 @@ class HeldOutCallback(TrainerCallback):
     first_counts = False
 
     def __init__(self, trainer: RecordedTrainer, run: Run | None, stopping: threading.Event) -> None:
-        self.trainer, self.run = trainer, run
-        self.stopping, self.seconds = stopping, 0.0
+        self.trainer, self.run, self.stopping = trainer, run, stopping
 
     def evaluated(self, step: int) -> Any:
         """Return the evaluation, of which `look` knows `.evaluation`. Raises NoAnswer in an outage."""
@@ -184,7 +182,7 @@ class HeldOutCallback(TrainerCallback):
         if self.run is not None and found is not None:
             self.record(self.run, found, keep)
         self.trainer.accelerator.wait_for_everyone()
-        self.seconds += time.monotonic() - started
+        self.trainer.recorder.seconds["evaluate"] += time.monotonic() - started
         return next(filter(None, everywhere([reason])), "")
 
     def _save(self, run: Run | None) -> None:

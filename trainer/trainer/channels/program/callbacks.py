@@ -27,7 +27,7 @@ class Recorder(StepRecorder):
 
     def __init__(self, trainer: RecordedTrainer, reward: ProgramReward, run: Run | None) -> None:
         super().__init__(trainer, reward, run)
-        self.seconds = {"train": 0.0, "sandbox": 0.0, "screen": 0.0}
+        self.seconds = {"train": 0.0, "sandbox": 0.0, "screen": 0.0, "evaluate": 0.0}
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.chance = Chance.now()
@@ -45,12 +45,17 @@ class Recorder(StepRecorder):
         self.row = row
         if self.run is not None:
             self.run.append("episodes.jsonl", episode_rows(step, batches))
-        limit = self.config.max_seconds
-        if limit is not None and any(everywhere([sum(self.seconds.values()) >= limit])):
+        limit, took = self.config.max_seconds, self.trained
+        if limit is not None and any(everywhere([sum(took.values()) >= limit])):
             if step < state.max_steps:
-                spent = ", ".join(f"{name} {took:.0f} s" for name, took in self.seconds.items() if took)
+                spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items() if seconds)
                 say(f"max_seconds={limit:g} are over after step {step} of {state.max_steps}: {spent}")
             control.should_training_stop = control.should_save = True
+
+    @property
+    def trained(self) -> dict[str, float]:
+        """Where the time went that max_seconds is about: without the evaluations'."""
+        return {name: took for name, took in self.seconds.items() if name != "evaluate"}
 
     def theirs(self, logs: dict[str, Any]) -> dict[str, Any]:
         found = {ours: logs[name] for name, ours in RENAMED.items() if name in logs}
@@ -62,7 +67,7 @@ class Recorder(StepRecorder):
 
     def shortened(self, rest_s: float) -> float:
         limit = self.config.max_seconds
-        return rest_s if limit is None else min(rest_s, limit - sum(self.seconds.values()))
+        return rest_s if limit is None else min(rest_s, limit - sum(self.trained.values()))
 
 
 class HeldOutSequences(HeldOutCallback):

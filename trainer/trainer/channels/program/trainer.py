@@ -87,9 +87,8 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with `{again}`", None)
     if recorder.reason:
         return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with `{again}`", None)
-    seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
-        summary = _summarise(config, run, splits, untrained, heldout.best, seconds) if run else None
+        summary = _summarise(config, run, splits, untrained, heldout.best, recorder.seconds) if run else None
     except NoAnswer as error:
         return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
     return Ended(0, "", summary)

@@ -28,7 +28,7 @@ class Recorder(StepRecorder):
     def __init__(self, trainer: RecordedTrainer, reward: CompressionReward, run: Run | None) -> None:
         super().__init__(trainer, reward, run)
         self.tasks = {task.task_id: task for task in reward.tasks}
-        self.seconds = {"train": 0.0, "decode": 0.0, "sandbox": 0.0}
+        self.seconds = {"train": 0.0, "decode": 0.0, "sandbox": 0.0, "evaluate": 0.0}
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # Here, not where a step begins: a new epoch draws in between, and does so again after a resume.

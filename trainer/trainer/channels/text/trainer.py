@@ -74,9 +74,9 @@ def train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | 
         return Ended(128 + interrupts.received, f"stopped at step {step}; go on with `{again}`", None)
     if recorder.reason:
         return Ended(1, f"{recorder.reason}; stopped at step {step}; go on with `{again}`", None)
-    seconds = {**recorder.seconds, "evaluate": heldout.seconds}
     try:
-        return Ended(0, "", _summarise(config, run, test, untrained, heldout.best, seconds) if run else None)
+        found = _summarise(config, run, test, untrained, heldout.best, recorder.seconds) if run else None
+        return Ended(0, "", found)
     except (NoAnswer, RequestRefused) as error:
         return Ended(1, f"trained, but not measured: {error}; go on with `{again}`", None)
 
