@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from trainer.channels.callbacks import HeldOutCallback, StepRecorder
-from trainer.channels.text.heldout import Evaluation, better, kept
+from trainer.channels.text.heldout import Evaluation, better, kept, read_best
+from trainer.measure.folder import checkpoint_folder, checkpoint_name
+from trainer.runs import Run
 
 TARGET = 0.9
 
@@ -44,6 +48,17 @@ def test_a_run_that_missed_its_target_says_so() -> None:
         "kept: step 40, for none reached a pass rate of 0.96 (validation: pass 0.946  tokens 13.3)"
     )
     assert "step 280, the fewest tokens at a pass rate of 0.96" in kept(at(280, 0.96, 8.25), 0.96)
+
+
+def test_the_best_weights_survive_a_kill_between_the_renames_that_replace_them(tmp_path: Path) -> None:
+    run, best = Run(tmp_path), at(3, 0.95, 9.0)
+    earlier, half = (run.best.with_name(f"best.{name}") for name in ("old", "partial"))
+    for folder, step in ((earlier, 3), (half, 5)):
+        folder.mkdir(parents=True)
+        (folder / "best.json").write_text(json.dumps({**best._asdict(), "step": step}), encoding="utf-8")
+    assert checkpoint_name(checkpoint_folder(tmp_path)) == "best.old (step 3)"
+    assert read_best(run, Evaluation) == best
+    assert checkpoint_folder(tmp_path) == run.best and not earlier.exists()
 
 
 class Looks(HeldOutCallback):

@@ -1,4 +1,5 @@
 """Whether what a run goes on from is undamaged: every file there, whole, readable, and every number finite.
+And how a folder of weights takes another's place.
 
 Does not find bits that flipped into other finite numbers. Imports torch only when it is called.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,20 @@ def _json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`, which is moved aside first: no call replaces a folder."""
+    earlier = old.with_name(f"{old.name}.old")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if old.exists():
+        old.rename(earlier)
+    new.rename(old)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def put_back(folder: Path) -> None:
+    """Undo a replacement that was killed between its two renames; do nothing if there was none."""
+    earlier = folder.with_name(f"{folder.name}.old")
+    if earlier.is_dir() and not folder.exists():
+        earlier.rename(folder)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from shared.errors import NoAnswer, RequestRefused
 from trainer.channels.chance import Chance
+from trainer.checkpoints import replace_folder
 from trainer.config import ConfigError
 from trainer.pace import Pace, duration
 from trainer.runs import Run, mark_complete
@@ -192,16 +191,6 @@ class HeldOutCallback(TrainerCallback):
         if run is not None and self.best is not None:
             (folder / "best.json").write_text(json.dumps(self.best._asdict()), encoding="utf-8")
             replace_folder(folder, run.best)
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Put `new` in the place of `old`, which is moved aside first: no call replaces a folder."""
-    aside = old.with_name(f"{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.rename(aside)
-    new.rename(old)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 class CheckpointCallback(TrainerCallback):

@@ -127,7 +127,8 @@ def checkpoint_name(checkpoint: Path) -> str:
 def checkpoint_folder(run: Path, which: str = "best") -> Path:
     """Return the folder of a checkpoint: "best", "last", or a step.
 
-    best    checkpoints/best; the last one where the run marked none
+    best    checkpoints/best, or what a kill while it was replaced left of it; the last one where the run
+            marked none
     last    the last one that was written to its end, where the run says which were
     raises  FileNotFoundError naming what there is
     """
@@ -139,8 +140,9 @@ def checkpoint_folder(run: Path, which: str = "best") -> Path:
             numbered[int(match[1])] = folder
     whole = {step: folder for step, folder in numbered.items() if (folder / COMPLETE).is_file()}
     numbered = whole or numbered
-    if which == "best" and (root / "best").is_dir():
-        return root / "best"
+    for name in ("best", "best.old"):
+        if which == "best" and (root / name).is_dir():
+            return root / name
     if which in ("best", "last") and numbered:
         return numbered[max(numbered)]
     if which.isdigit() and int(which) in numbered:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.clients import run
 from trainer.channels.text.exchange import Exchange, patiently
-from trainer.checkpoints import weights_damage
+from trainer.checkpoints import put_back, weights_damage
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import evaluate_messages
 from trainer.measure.record import Message, Record
@@ -85,6 +85,7 @@ def read_best(run: Run, kind: type[T]) -> T | None:
 
     What is damaged is put aside, and said: the next evaluation then chooses anew.
     """
+    put_back(run.best)
     note = run.best / "best.json"
     if not run.best.is_dir():
         return None
