@@ -206,6 +206,7 @@ def main(cpu_s: float, parent: int) -> NoReturn:
     warnings.simplefilter("ignore")  # a test that is odd Python is the client's, and no line of our log
     lock(parent)
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = None  # where `re.compile(..., 128)` prints to
     replies.write(b"ready\n")
     replies.flush()
     while True:

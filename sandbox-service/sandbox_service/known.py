@@ -33,7 +33,15 @@ _MODULES = (
     "itertools", "math", "re", "statistics", "string", "sys",
 )  # fmt: skip
 _ONLY = {"sys": ("getsizeof", "maxsize", "float_info", "int_info", "version_info", "byteorder")}
-_NEVER = {"string": ("Formatter",), "functools": ("partialmethod", "singledispatchmethod")}
+# What leads to the interpreter, and what outlives an evaluation: one worker serves many jobs.
+_NEVER = {
+    "string": ("Formatter",),
+    "functools": ("partialmethod", "singledispatchmethod", "total_ordering", "update_wrapper", "wraps"),
+    "decimal": (
+        "BasicContext", "DefaultContext", "ExtendedContext", "getcontext", "localcontext", "setcontext",
+    ),
+    "re": ("purge",),
+}  # fmt: skip
 _FOREIGN = (
     "np", "numpy", "pd", "pandas", "sp", "scipy", "plt", "matplotlib", "torch", "tf", "tensorflow",
     "sympy", "pytest", "hypothesis", "sklearn", "requests", "nx", "networkx",
@@ -63,8 +71,9 @@ MODULES: dict[str, dict[str, Any]] = {name: _public(name, importlib.import_modul
 
 
 def is_plain_attribute(name: str) -> bool:
-    """Whether the judge may read an attribute: none of those that lead from a value to the interpreter."""
-    return not name.startswith(_FRAMES) and name != "mro"
+    """Whether the judge may read an attribute: none of those that lead from a value to the interpreter, nor
+    the one by which an abstract class of the library, as `Fraction`, is told of others for good."""
+    return not name.startswith(_FRAMES) and name not in ("mro", "register")
 
 
 def namespace() -> dict[str, Any]:

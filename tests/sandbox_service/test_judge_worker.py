@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from sandbox_service.inside.codec import encode
 from sandbox_service.judge_link import Case, JudgeLink
 from sandbox_service.judge_worker import Finding, evaluate, printable
+from sandbox_service.known import MODULES, is_plain_attribute
 from sandbox_service.run import Answer
 from shared.errors import Broken
 
@@ -124,6 +126,27 @@ def test_nothing_but_computing_is_allowed_in_the_worker() -> None:
         (found,) = findings(case(f"assert {reach}{attempt} is None"))
         assert found.outcome == "failed", found
         assert "PermissionError" in found.message or "is false" in found.message, found
+
+
+def test_a_test_that_prints_says_nothing_in_the_workers_name() -> None:
+    prints = case("assert re.compile(H[0], 128)", value("ab" * 2000))
+    assert findings(prints, prints, case("assert True")) == [Finding("passed", "")] * 3
+
+
+def test_nothing_that_is_offered_can_be_changed_for_the_next_evaluation() -> None:
+    """Every object a test can name, and what its plain attributes lead to."""
+    waiting = [(name, one, 0) for name, public in MODULES.items() for one in public.values()]
+    seen, found = set[int](), []
+    while waiting:
+        name, one, depth = waiting.pop()
+        if id(one) in seen or depth > 3:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict | list | set | bytearray | decimal.Context):
+            found.append((name, one))
+        for attribute in filter(is_plain_attribute, dir(one)):
+            waiting.append((f"{name}.{attribute}", getattr(one, attribute, None), depth + 1))
+    assert found == []
 
 
 def test_the_worker_is_replaced_when_it_is_killed_and_nobody_notices() -> None:
