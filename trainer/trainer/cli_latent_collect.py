@@ -1,17 +1,19 @@
 """`psuedoptimal collect hidden`: plans and their last-layer states from any model, by the decoder service.
 
 The result is a data set that `train latent --hf_hidden_repo` takes. A run that was stopped goes on where it
-was: what is collected lies in parts beside the output until all of it is there.
+was: what is collected lies in parts beside the output until all of it is there, with a note of how. Rows that
+were collected otherwise never come together.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ from trainer.cli_verbs import positive
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import STARTER, LatentConfig
 from trainer.given import request
+from trainer.measure.folder import read_object
 from trainer.pace import Pace, told_where
 from trainer.tasks.conversations import Conversation, read_conversations
 
 PROMPT = "Please provide a general plan to solve this task. The task is: "
 AT_A_TIME = 64
+HOW = "how.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +74,9 @@ def command(args: argparse.Namespace) -> int:
     config = resolve(LatentConfig, [], settings)
     rows = list(_rows(args))
     parts = args.output.with_name(args.output.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
-    done = _done(parts)
+    how, done = _how(args), _done(parts)
+    if done:
+        _refuse_other(parts, how)
     wanted = [row for row in rows if row.id not in done]
     print(f"{len(rows)} rows, {len(rows) - len(wanted)} collected already", file=sys.stderr)
     pace = Pace("rows collected", len(rows), len(rows) - len(wanted))
@@ -81,11 +86,14 @@ def command(args: argparse.Namespace) -> int:
         located(config, Path(logs), judged=False) as here,
     ):
         teacher = open_teacher(here)
+        card = teacher.card()
+        how["weights"] = card.weights_sha256 or card.name
+        _begin(parts, how, anew=not done)
         for start in range(0, len(wanted), AT_A_TIME):
             batch = wanted[start : start + AT_A_TIME]
             _write(parts, len(list(parts.glob("*.parquet"))), batch, _collected(args, teacher, batch))
             pace.add(len(batch))
-    _join(parts, args.output)
+    _join(parts, args.output, [row.id for row in rows])
     print(json.dumps({"folder": str(args.output), "rows": len(rows)}) if args.json else args.output)
     return 0
 
@@ -105,12 +113,56 @@ def _rows(args: argparse.Namespace) -> Iterator[Conversation]:
     yield from read_conversations(Path(args.data_path))
 
 
+def _writes(args: argparse.Namespace) -> bool:
+    """Whether the model writes the plans."""
+    return str(args.plans or ("data" if args.data_path == STARTER else "write")) == "write"
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the teacher is asked beside the conversations."""
+    drawn = ("max_new_tokens", "temperature", "top_p", "seed") if _writes(args) else ()
+    return {name: getattr(args, name) for name in ("layout", "at", *drawn)}
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all that says what a row of this data becomes; how many there are is no part of it.
+
+    raises  ConfigError if the data cannot be read
+    """
+    found = {name: getattr(args, name) for name in ("teacher_model_name_or_path", "data_path")}
+    found |= {"plans": "write" if _writes(args) else "data", **_options(args)}
+    if _writes(args):
+        found["prompt"] = args.prompt
+    if args.data_path != STARTER:
+        found["data_sha256"] = hashlib.sha256(Path(args.data_path).read_bytes()).hexdigest()
+    return found
+
+
+def _begin(parts: Path, how: Mapping[str, Any], *, anew: bool) -> None:
+    """Note how the rows are collected; with rows there already, raise ConfigError if they were otherwise."""
+    if not anew:
+        return _refuse_other(parts, how)
+    parts.mkdir(parents=True, exist_ok=True)
+    (parts / HOW).write_text(json.dumps(how), encoding="utf-8")
+
+
+def _refuse_other(parts: Path, how: Mapping[str, Any]) -> None:
+    """Raise ConfigError if the rows in these parts were collected otherwise."""
+    there = read_object(parts / HOW)
+    if other := [
+        f"{name}={there.get(name)!r}, now {how[name]!r}" for name in how if there.get(name) != how[name]
+    ]:
+        raise ConfigError(
+            f"{parts}: holds rows that were collected otherwise ({'; '.join(other)}); go on as they were "
+            "begun, give another --output, or remove that folder to begin anew"
+        )
+
+
 def _collected(
     args: argparse.Namespace, teacher: Any, batch: Sequence[Conversation]
 ) -> list[tuple[Any, str]]:
     """Return states and plans of a batch; if it is refused, row by row, to name the one that is at fault."""
-    written = (args.plans or ("data" if args.data_path == STARTER else "write")) == "write"
-    conversations = []
+    written, conversations = _writes(args), []
     for row in batch:
         asked, where = list(row.asked), f"{args.data_path}, id {row.id!r}: "
         if written:
@@ -120,14 +172,8 @@ def _collected(
         else:
             asked.append(request(Turn, where, role="assistant", content=row.plan))
         conversations.append(asked)
-    how: dict[str, Any] = {"layout": args.layout, "at": args.at, "dtype": "float16"}
-    if written:
-        how |= {
-            "max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_p": args.top_p,
-            "seed": args.seed,
-        }  # fmt: skip
     try:
-        found: list[tuple[Any, str]] = teacher.hidden(conversations, **how)
+        found: list[tuple[Any, str]] = teacher.hidden(conversations, dtype="float16", **_options(args))
         return found
     except InvalidRequest as error:
         if len(batch) == 1:
@@ -171,15 +217,16 @@ def _done(parts: Path) -> set[str]:
         return set(Dataset.from_parquet(files, columns=["id"], cache_dir=cache)["id"])
 
 
-def _join(parts: Path, output: Path) -> None:
-    """Make one data set of the parts, and remove them."""
+def _join(parts: Path, output: Path, ids: Sequence[str]) -> None:
+    """Make one data set of these rows of the parts, in this order, and remove the parts."""
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(prefix="psuedoptimal-") as cache:
         files = [str(file) for file in sorted(parts.glob("*.parquet"))]
         whole = Dataset.from_parquet(files, cache_dir=cache)
+        places = {name: place for place, name in enumerate(whole["id"])}
         partial = output.with_name(f".{output.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        whole.save_to_disk(str(partial))
+        whole.select([places[name] for name in ids]).save_to_disk(str(partial))
         partial.rename(output)
     shutil.rmtree(parts)
