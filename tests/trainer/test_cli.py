@@ -82,6 +82,17 @@ def test_print_config_prints_a_config_and_starts_nothing(capsys: Any, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_config_of_a_debug_run_is_read_back_as_it_is(capsys: Any, tmp_path: Path) -> None:
+    small, saved = tmp_path / "small.yaml", tmp_path / "config.yaml"
+    small.write_text("debug: true\nmax_steps: 9\ntrain_tasks: 9\ndataset: starter\n", encoding="utf-8")
+    assert main(["train", "text", "--config", str(small), "--max-steps", "7", "--print-config"]) == 0
+    saved.write_text(capsys.readouterr().out, encoding="utf-8")
+    found = saved.read_text(encoding="utf-8")
+    assert "max_steps: 7\n" in found and "train_tasks: 16\n" in found and "debug: false\n" in found
+    assert main(["train", "text", "--config", str(saved), "--print-config"]) == 0
+    assert capsys.readouterr().out == found
+
+
 def test_tasks_are_printed_as_text_and_as_json(capsys: Any) -> None:
     assert main(["tasks", "-n", "2", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from trainer.cli import main
+from trainer import cli_sweep
+from trainer.cli import main, make_parser
+from trainer.cli_sweep import Trial, planned
+from trainer.cli_train import new_config
+from trainer.config import dump_yaml
 from trainer.runs import Run
-
-pytestmark = pytest.mark.slow
 
 SMALL = {
     "dataset": "starter", "generator_model": "echo", "lora": None, "train_tasks": 4, "validation_tasks": 2,
@@ -27,6 +29,7 @@ SMALL = {
 POINT = "reward=budget budget=2 budget_start=3"
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_by_the_same_command_and_a_finished_one_is_only_shown(
     tmp_path: Path, student_folder: Path, rooms: Any, capfd: Any
 ) -> None:
@@ -56,3 +59,21 @@ def test_a_stopped_sweep_goes_on_by_the_same_command_and_a_finished_one_is_only_
     shown = capfd.readouterr()
     assert "run 1 of 1" not in shown.err and list(json.loads(shown.out)["settings"]) == [POINT]
     assert POINT in (folder / "front.svg").read_text(encoding="utf-8")
+
+
+def planned_of(*words: str) -> list[Trial]:
+    """What `psuedoptimal sweep` with these words would train."""
+    return planned(make_parser("sweep", cli_sweep).parse_args(list(words)))
+
+
+def test_a_sweep_of_debug_runs_takes_its_own_up_again(tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(json.dumps({**SMALL, "debug": True}), encoding="utf-8")
+    words = [str(tmp_path / "sweep"), "--config", str(config), "--point", POINT]
+    (trial,) = planned_of(*words)
+    assert (trial.config.max_steps, trial.config.train_tasks, trial.config.debug) == (4, 16, False)
+    # As the child that trains it resolves what it is given.
+    given = tmp_path / "given.yaml"
+    given.write_text(dump_yaml(trial.config), encoding="utf-8")
+    Run.create(trial.folder.parent, trial.folder.name, new_config({}, [given]))
+    assert planned_of(*words) == [trial]

@@ -11,9 +11,8 @@ import signal
 import time
 from pathlib import Path
 
+from trainer.cli_train import new_config
 from trainer.cli_verbs import Trained, closing, run_verb, seeds_of, tell_rest, terminated
-from trainer.config import resolve
-from trainer.config_text import TextConfig
 from trainer.preflight import check_text
 from trainer.runs import refuse_inside_run
 from trainer.supervise import services
@@ -40,7 +39,7 @@ def command(args: argparse.Namespace) -> int:
     seeds = seeds_of(args.seeds)
     given = {name: getattr(args, name) for name in ("max_steps", "heldout_tasks")}
     flags = {name: value for name, value in given.items() if value is not None}
-    config = resolve(TextConfig, [args.config], flags)
+    config = new_config(flags, [args.config])
     refuse_inside_run(args.runs)
     check_text(config, 1)
     signal.signal(signal.SIGTERM, terminated)

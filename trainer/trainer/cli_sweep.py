@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from trainer.cli_train import new_config
 from trainer.cli_verbs import positive, run_verb, seeds_of, terminated
 from trainer.config import ConfigError, dump_yaml, resolve
 from trainer.config_text import TextConfig
@@ -116,7 +117,7 @@ def planned(args: argparse.Namespace) -> list[Trial]:
         given = settings_of(point)
         for seed in seeds:
             try:
-                config = resolve(TextConfig, [args.config], {**sized, **given, "seed": seed})
+                config = new_config({**sized, **given, "seed": seed}, [args.config])
             except ConfigError as error:
                 raise ConfigError(f"--point {point!r}: {error}") from error
             name = f"{re.sub(r'[^A-Za-z0-9.]+', '-', point).strip('-')[:80]}-seed{seed}"

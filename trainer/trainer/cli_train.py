@@ -25,7 +25,7 @@ DEFAULT_CONFIG = Path("psuedoptimal.yaml")
 MAY_CHANGE = frozenset(Services.model_fields) - {
     "max_program_tokens", "generator_temperature", "min_assurance", "limits",
 }  # fmt: skip
-# What --debug shrinks; flags still win.
+# What `debug` shrinks: it beats files; variables and flags beat it.
 DEBUG = {
     "max_steps": 4, "train_tasks": 16, "validation_tasks": 8, "heldout_tasks": 16, "num_generations": 2,
     "max_completion_length": 128, "eval_steps": 2, "save_steps": 2, "logging_steps": 1, "example_steps": 2,
@@ -59,9 +59,12 @@ def command(args: argparse.Namespace) -> int:
 
 
 def new_config(flags: dict[str, Any], files: Sequence[Path]) -> TextConfig:
-    """Return the settings of a new run. Raises ConfigError."""
+    """Return the settings of a new run: what `debug` made of them, without it, so that they are read back.
+
+    raises  ConfigError
+    """
     config = resolve(TextConfig, files, flags)
-    return resolve(TextConfig, files, flags, DEBUG) if config.debug else config
+    return resolve(TextConfig, files, {**flags, "debug": False}, DEBUG) if config.debug else config
 
 
 def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[str] = ()) -> Ended:

@@ -79,7 +79,11 @@ class Data(Section):
     heldout_tasks: Positive | None = Field(
         None, description="test tasks that summary.json is about; null is all"
     )
-    debug: bool = Field(False, description="a small run that only shows whether everything works")
+    debug: bool = Field(
+        False,
+        description="shrink what files say, to a run that only shows whether everything works; its config "
+        "holds the small numbers, and debug: false",
+    )
 
 
 class Optimiser(Section):
