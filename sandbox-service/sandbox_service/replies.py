@@ -16,7 +16,6 @@ from sandbox_service.run import Answer, AnswerStatus, Ended, How
 TAIL = 4096
 _KINDS = {frames.READY, frames.ANSWERS, frames.STDOUT, frames.STDERR, frames.ENDED}
 _STATUSES: dict[bytes, AnswerStatus] = {frames.VALUE: "value", frames.RAISED: "raised"}
-_RAISED_MAX = 8192
 
 
 class LaneBroken(Exception):
@@ -92,7 +91,7 @@ class Collected:
 
     def _fault(self, index: int, status: bytes, length: int) -> str:
         if self.loaded is None:
-            known = index == frames.LOAD and length <= _RAISED_MAX
+            known = index == frames.LOAD and length <= frames.RAISED_MAX
             return "" if known else "the answer stream does not begin with the program's load"
         if (
             self.loaded != frames.VALUE
@@ -102,7 +101,7 @@ class Collected:
             return "the answer stream has an answer that was not asked for"
         if status == frames.CALLED and index >= self.expected:
             return "" if length <= frames.ANSWER_MAX else "a call of the test's that is too long"
-        most = {frames.VALUE: frames.ANSWER_MAX, frames.RAISED: _RAISED_MAX}.get(status, -1)
+        most = {frames.VALUE: frames.ANSWER_MAX, frames.RAISED: frames.RAISED_MAX}.get(status, -1)
         return "" if length <= most else "the answer stream has an answer of no known form"
 
     def _take(self, status: bytes, seconds: float, payload: bytes) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from sandbox_service.judge_link import PYTHON_ENVIRONMENT, PYTHON_FLAGS
 from sandbox_service.judge_worker import Finding
+from sandbox_service.rpc_pipe import ANSWER, ASK, END, GONE, HEADER, JOB, RESULT
 from sandbox_service.rpc_plan import Remote
-from sandbox_service.rpc_worker import ANSWER, ASK, CRASHED, END, GONE, HEADER, JOB, OVER_LIMIT, RESULT
+from sandbox_service.rpc_worker import CRASHED, OVER_LIMIT
 from shared.errors import Broken
 from shared.wire import Limits
 

@@ -27,13 +27,17 @@ _DEPTH_MAX = 60
 
 _CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}
 _VIEWS: dict[Any, str] = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
-_OWN_ITERATORS = (types.GeneratorType, itertools.count, itertools.cycle, itertools.repeat)
 # A test has them without making them: they are, or come of, what the program gave it.
 _GIVEN = (Opaque, BaseException, datetime.tzinfo, types.NotImplementedType)
 
 
 class NotCarried(BaseException):
     """The test passes something of its own to the program that cannot cross: its fault, so no verdict."""
+
+
+class Untold(BaseException):
+    """What a test means cannot be kept here, and the program may be the cause: it fails, however it goes on,
+    and no other job has less of a verdict."""
 
 
 class Link(Protocol):
@@ -51,14 +55,14 @@ class Link(Protocol):
 def pack(value: Any, link: Link, depth: int = 0) -> Any:
     """Write a value for `marshal`: plain ones as they are, the rest as `(tag, body)`.
 
-    raises  NotCarried for objects that only the test can have made; TypeError or ValueError for what cannot
-            cross either, but may be the program's doing, which must not cost other jobs their verdicts
+    raises  NotCarried for objects that only the test can have made; Untold for what cannot cross either, but
+            may be the program's doing
     """
     kind = type(value)
     if value is None or value is ... or kind in (bool, int, float, complex, str, bytes):
         return value
     if depth > _DEPTH_MAX:
-        raise ValueError("a value nested too deep to be passed to the program")
+        raise Untold("a value nested too deep to be passed to the program")
 
     def all_of(values: Any) -> list[Any]:
         return [pack(one, link, depth + 1) for one in values]
@@ -87,8 +91,7 @@ def pack(value: Any, link: Link, depth: int = 0) -> Any:
     if isinstance(value, Iterator):
         items = list(itertools.islice(value, _ITEMS_MAX + 1))
         if len(items) > _ITEMS_MAX:
-            said = f"an iterator of more than {_ITEMS_MAX} items is passed to the program"
-            raise NotCarried(said) if isinstance(value, _OWN_ITERATORS) else ValueError(said)
+            raise Untold(f"an iterator of more than {_ITEMS_MAX} items is passed to the program")
         return "it", all_of(items)
     for view, method in _VIEWS.items():
         if isinstance(value, view):
@@ -97,7 +100,7 @@ def pack(value: Any, link: Link, depth: int = 0) -> Any:
     if callable(value):
         return _function(value, link)
     if isinstance(value, _GIVEN) and kind.__module__ != "test":
-        raise TypeError(f"an object of the type `{kind.__name__}` is passed back to the program")
+        raise Untold(f"an object of the type `{kind.__name__}` is passed back to the program")
     raise NotCarried(f"an object of the test's class `{kind.__name__}` is passed to the program")
 
 
@@ -113,7 +116,7 @@ def _function(value: Any, link: Link) -> Any:
         if module in ("collections", "decimal", "fractions", "datetime"):
             return "py", (module, name)
         if module == "builtins" or value in (Opaque, Remote):  # the type of something it was given
-            raise TypeError(f"the type `{name}` is passed back to the program")
+            raise Untold(f"the type `{name}` is passed back to the program")
         raise NotCarried(f"the test's class `{name}` is passed to the program")
     return "cb", link.callback(value)
 

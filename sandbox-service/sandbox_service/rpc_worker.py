@@ -18,131 +18,23 @@ import builtins
 import importlib
 import io
 import json
-import marshal
 import os
 import signal
-import struct
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any, NoReturn
 
-from sandbox_service.decode import CodecError, decode
-from sandbox_service.inside import frames, serve
 from sandbox_service.judge_worker import lock, printable
 from sandbox_service.rpc_library import PYTEST, Failed, run_collected
+from sandbox_service.rpc_pipe import END, JOB, RESULT, Gone, Pipe, receive, send
 from sandbox_service.rpc_plan import MODULES
-from sandbox_service.rpc_values import Link, NotCarried, Remote, pack, restore
+from sandbox_service.rpc_values import NotCarried, Untold
 
-HEADER = struct.Struct("!cI")
-JOB, ANSWER, GONE = b"J", b"A", b"G"
-ASK, RESULT, END = b"Q", b"R", b"E"
 OVER_LIMIT, CRASHED, _FAILED = 4, 5, 3
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _SLEEPS = {"x86_64": (35, 230, 39), "aarch64": (101, 115, 172)}  # nanosleep clock_nanosleep getpid
-_CALLS_MAX = 100_000
-
-
-class Gone(BaseException):
-    """The program's run has ended: there are no more answers."""
-
-
-class ProgramError(Exception):
-    """An exception of the program's own class, which the test does not know."""
-
-
-class Pipe(Link):
-    """The child's end of the pipe: asks, and runs the test's functions when the program calls them."""
-
-    def __init__(self, errors: dict[str, type[Exception]]) -> None:
-        self.errors, self.functions, self.asked = errors, list[Callable[..., Any]](), 0
-        self.over: Gone | NotCarried | None = None  # why nothing is asked any more; a test may swallow it
-
-    def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.over is not None:
-            raise self.over
-        self.asked += 1
-        if self.asked > _CALLS_MAX:  # the program may be the cause: an iterator without an end
-            raise RuntimeError(f"the program is called more than {_CALLS_MAX} times")
-        try:
-            packed = [pack(one, self) for one in args]
-            named = [(name, pack(one, self)) for name, one in kwargs.items()]
-            _send(ASK, marshal.dumps((op, target, packed, named), 2))
-            return self._answer(args)
-        except (Gone, NotCarried) as why:
-            self.over = why
-            raise
-
-    def callback(self, function: Callable[..., Any]) -> int:
-        self.functions.append(function)
-        return len(self.functions) - 1
-
-    def names(self, names: list[str]) -> list[bool]:
-        """Which of these names the program has."""
-        found = self.ask("names", None, tuple(names), {})
-        if type(found) is not list or len(found) != len(names):
-            raise CodecError("the program does not say which names it has")
-        return [one is True for one in found]
-
-    def _answer(self, args: tuple[Any, ...]) -> Any:
-        while True:
-            status, payload = _read_answer()
-            if status == frames.CALLED:
-                self._run(payload)
-            elif status == frames.RAISED:
-                raise self._error(payload)
-            else:
-                return self._result(payload, args)
-
-    def _result(self, payload: bytes, args: tuple[Any, ...]) -> Any:
-        at, result = 0, None
-        while at < len(payload):
-            try:
-                number, length = serve.PART.unpack_from(payload, at)
-            except struct.error:
-                raise CodecError("a part without its head") from None
-            at += serve.PART.size
-            value = self._decode(payload[at : at + length])
-            at += length
-            if number == serve.RESULT:
-                result = value
-            elif number < len(args):
-                restore(args[number], value)
-        return result
-
-    def _decode(self, data: bytes) -> Any:
-        return decode(data, lambda kind, number: Remote(self, kind, number))
-
-    def _error(self, payload: bytes) -> BaseException:
-        """Make the exception a test may expect: one it names, or the nearest builtin class, or our own."""
-        kinds, text = self._decode(payload)
-        for kind in kinds:
-            if kind in self.errors:
-                return self.errors[kind](text)
-            known = getattr(builtins, kind, None)
-            if isinstance(known, type) and issubclass(known, Exception):
-                if known in (Exception, BaseException):
-                    break
-                try:
-                    error = known(text)
-                except TypeError:  # a UnicodeError, which wants five arguments
-                    continue
-                error.of_the_program = True  # type: ignore[attr-defined]
-                return error
-        return ProgramError(f"{kinds[0]}: {text}")
-
-    def _run(self, payload: bytes) -> None:
-        """Run one of the test's functions for the program."""
-        number, args, kwargs = self._decode(payload)
-        try:
-            result = self.functions[number](*args, **kwargs)
-            message: tuple[str, Any, Any, list[Any]] = ("result", None, pack(result, self), [])
-        except Exception as error:  # noqa: BLE001 - the program gets what the test's function raised
-            message = ("raise", type(error).__name__, str(error)[:1000], [])
-        _send(ASK, marshal.dumps(message, 2))
-
 
 # --- one test ----------------------------------------------------------------------------------------
 
@@ -157,14 +49,15 @@ def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), l
 
 def run(source: str, setup: str, names: list[str], errors: list[str], collect: list[str]) -> tuple[str, str]:
     """Run one test; return its outcome and what is to be said of it."""
-    kinds: dict[str, type[Exception]] = {name: type(name, (Exception,), {}) for name in errors}
-    pipe = Pipe(kinds)
+    pipe = Pipe(errors)
     found = _ran(pipe, source, setup, names, collect)
     match pipe.over:  # whatever else came of it: a test may swallow it, and fail or pass after that
         case Gone():
             return "missing", ""
         case NotCarried() as why:
             return "unsupported", str(why)
+        case Untold() as why:
+            return "failed", f'{why}; min_assurance "in_sandbox" runs the test beside the program'
     return found
 
 
@@ -178,7 +71,8 @@ def _ran(pipe: Pipe, source: str, setup: str, names: list[str], collect: list[st
         for name, there in zip(names, pipe.names(names), strict=True):
             if there:  # an absent one is left to Python, whose NameError a test may expect
                 space[name] = pipe.ask("load", name, (), {})
-        space.update(pipe.errors)
+        pipe.learn_errors()
+        space.update(pipe.errors.named)
         exec(compile(source, "<test>", "exec"), space)
         if collect:
             run_collected(space, collect)
@@ -222,22 +116,6 @@ def _where(error: BaseException, source: str) -> str:
 # --- the process -------------------------------------------------------------------------------------
 
 
-def _send(kind: bytes, payload: bytes = b"") -> None:
-    frames.write_whole(1, HEADER.pack(kind, len(payload)) + payload)
-
-
-def _receive() -> tuple[bytes, bytes]:
-    kind, length = HEADER.unpack(frames.read_exactly(0, HEADER.size))
-    return kind, frames.read_exactly(0, length)
-
-
-def _read_answer() -> tuple[bytes, bytes]:
-    kind, payload = _receive()
-    if kind == GONE:
-        raise Gone
-    return payload[:1], payload[1:]
-
-
 def main(parent: int) -> NoReturn:
     """Serve jobs until the pipe ends: a fork for each."""
     warnings.simplefilter("ignore")
@@ -250,10 +128,10 @@ def main(parent: int) -> NoReturn:
         harden.not_dumpable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = os.getpid()
-    _send(END)
+    send(END)
     while True:
         try:
-            kind, payload = _receive()
+            kind, payload = receive()
         except EOFError:
             sys.exit(0)
         if kind != JOB:
@@ -266,7 +144,7 @@ def main(parent: int) -> NoReturn:
             os._exit(OVER_LIMIT)
         if status:
             os._exit(CRASHED if status == CRASHED or -status in _CRASHES else _FAILED)
-        _send(END)
+        send(END)
 
 
 def _fork(payload: bytes, parent: int) -> NoReturn:
@@ -298,4 +176,4 @@ def _job(job: dict[str, Any]) -> None:
             signal.setitimer(signal.ITIMER_PROF, 0)
             gone = outcome == "missing"
         wall_ms = (time.monotonic() - began) * 1e3
-        _send(RESULT, json.dumps([outcome, printable(message), wall_ms]).encode("ascii"))
+        send(RESULT, json.dumps([outcome, printable(message), wall_ms]).encode("ascii"))

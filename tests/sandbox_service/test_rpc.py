@@ -52,6 +52,19 @@ HONEST: dict[str, tuple[str, list[str]]] = {
         ["import pytest\ntry:\n    f(-1)\nexcept Low as error:\n    assert str(error) == 'below'\nelse:\n"
          "    assert False\nwith pytest.raises(IndexError): f(3)"],
     ),
+    "what an exception carries": (
+        "class E(Exception):\n    def __init__(self, code):\n        super().__init__(code)\n"
+        "        self.code = code\n    def told(self): return [self.code]\n"
+        "class F(E, ValueError): pass\n"
+        "def f(x): raise x\ndef kind(g):\n    try: g()\n    except LookupError as e: return e.args\n"
+        "def key(): raise KeyError('a')\ndef own(): raise F(404)",
+        ["try: key()\nexcept KeyError as e: assert e.args == ('a',) and str(e) == \"'a'\"\nelse: assert 0",
+         "try: own()\nexcept E as e: assert e.args == (404,) and e.code == 404 and e.told() == [404]\n"
+         "else: assert 0\ntry: own()\nexcept ValueError as e: assert type(e).__name__ == 'F'",
+         "def g(): return {}['x']\nassert kind(g) == ('x',)",
+         "try: own()\nexcept (F, E) as e: assert str(e) == '404'\nelse: assert 0\n"
+         "assert issubclass(F, E) and issubclass(F, ValueError) and not issubclass(E, ValueError)"],
+    ),
     "functions of the test": (
         "def each(g, xs):\n    return [g(x) for x in xs]",
         ["k = 3\nseen = []\ndef g(x):\n    seen.append(x)\n    return x * k\n"

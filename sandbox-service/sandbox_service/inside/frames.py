@@ -40,6 +40,7 @@ LOAD = 0xFFFFFFFF
 VALUE, RAISED, EXITED, NO_MEMORY, NO_PROCESS = b"v", b"r", b"e", b"m", b"p"
 CALLED = b"c"  # in a run that answers a test: the program calls a function of the test's
 ANSWER_MAX = 2 << 20
+RAISED_MAX = 8192
 ANSWERS_MAX = 16 << 20
 
 

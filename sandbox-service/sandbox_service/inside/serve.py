@@ -63,12 +63,11 @@ class Server:
             if op == "result":
                 return self.value(args)
             if op == "raise":
-                kind = getattr(builtins, target, RuntimeError)
-                raise kind(args) if issubclass(kind, BaseException) else RuntimeError(args)
+                raise _error(target, self.value(args))
             try:
                 payload = self.perform(op, target, args, kwargs)
             except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
-                self.send(frames.RAISED, describe(error))
+                self.send(frames.RAISED, self.describe(error))
             else:
                 self.send(frames.VALUE, payload)
 
@@ -76,6 +75,8 @@ class Server:
         """Do what was asked; return the result, and each argument that was changed."""
         if op == "names":
             return _part(RESULT, codec.encode([name in self.space for name in args]))
+        if op == "kinds":
+            return _part(RESULT, codec.encode([_kinds(self.space.get(name)) for name in args]))
         values = [self.value(tree) for tree in args]
         named = {name: self.value(tree) for name, tree in kwargs}
         watched = [(i, one, self.encode(one)) for i, one in enumerate(values) if isinstance(one, _MUTABLE)]
@@ -145,6 +146,21 @@ class Server:
                 return self.value(kind)(*(self.value(one) for one in arguments))
         raise ValueError(f"an unknown tag {tag!r}")
 
+    def describe(self, error: BaseException) -> bytes:
+        """Return the names of an exception's classes, nearest first, its text, itself where its class is the
+        program's, and its arguments where there is room for them."""
+        try:
+            kind = type(error)
+            own = None if kind.__module__ == "builtins" else error.with_traceback(None)
+            said = [_kinds(kind), str(error)[:1000], own]
+            for more in ([*said, tuple(error.args)], said):
+                payload = self.encode(more)
+                if payload.startswith(b'["l"') and len(payload) <= frames.RAISED_MAX:
+                    return payload
+        except BaseException:  # noqa: BLE001 - __str__ is the candidate's
+            pass
+        return codec.encode([["Exception"], "an exception that cannot be described", None])
+
     def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the test run one of its functions."""
         self.send(frames.CALLED, self.encode((number, list(args), kwargs)))
@@ -160,10 +176,17 @@ def _part(number: int, payload: bytes) -> bytes:
     return PART.pack(number, len(payload)) + payload
 
 
-def describe(error: BaseException) -> bytes:
-    """Return the names of an exception's classes, nearest first, and its text."""
-    try:
-        kinds = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
-        return codec.encode([kinds, str(error)[:1000]])
-    except BaseException:  # noqa: BLE001 - __str__ is the candidate's
-        return codec.encode([["Exception"], "an exception that cannot be described"])
+def _error(name: str, args: tuple[Any, ...]) -> BaseException:
+    """Make what a function of the test raised."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        try:
+            return kind(*args)
+        except TypeError:  # a UnicodeError, which wants five arguments
+            pass
+    return RuntimeError(*args)
+
+
+def _kinds(kind: Any) -> list[str]:
+    """Return the names of a class and its bases, nearest first; none of what is no class."""
+    return [one.__name__ for one in kind.__mro__ if one is not object] if isinstance(kind, type) else []
