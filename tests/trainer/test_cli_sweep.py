@@ -17,7 +17,7 @@ from trainer import cli_sweep
 from trainer.cli import main, make_parser
 from trainer.cli_sweep import Trial, planned
 from trainer.cli_train import new_config
-from trainer.config import dump_yaml
+from trainer.config import ConfigError, dump_yaml
 from trainer.runs import Run
 
 SMALL = {
@@ -77,3 +77,44 @@ def test_a_sweep_of_debug_runs_takes_its_own_up_again(tmp_path: Path) -> None:
     given.write_text(dump_yaml(trial.config), encoding="utf-8")
     Run.create(trial.folder.parent, trial.folder.name, new_config({}, [given]))
     assert planned_of(*words) == [trial]
+
+
+def test_a_sweep_trains_what_it_shows_whatever_the_environment_says_to_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, told = tmp_path / "small.yaml", {"LEARNING_RATE": "0.5", "SEED": "9", "BUDGET": "3"}
+    config.write_text(json.dumps(SMALL), encoding="utf-8")
+    for name, value in {**told, "DECODER_TOKEN_FILE": "/token", "DATA": "/data"}.items():
+        monkeypatch.setenv(f"PSUEDOPTIMAL_{name}", value)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    words = [str(tmp_path / "sweep"), "--config", str(config), "--point", POINT, "--seeds", "1,2"]
+    trials = planned_of(*words)
+    assert [(t.config.seed, t.config.budget, t.config.learning_rate) for t in trials] == [
+        (1, 2.0, 0.5), (2, 2.0, 0.5),
+    ]  # fmt: skip
+    children: list[tuple[list[str], dict[str, str]]] = []
+
+    class Child:
+        """A process that was asked for, and ended well."""
+
+        def __init__(self, words: list[str], env: dict[str, str], stdout: Any) -> None:
+            children.append((words, env))
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    assert [cli_sweep._train(trial, ["--decoder-url", "http://127.0.0.1:9"]) for trial in trials] == [0, 0]
+    Run.create(trials[0].folder.parent, trials[0].folder.name, trials[0].config)
+    assert cli_sweep._train(trials[0], []) == 0  # a run that goes on hears of services that have moved
+    assert children.pop()[1]["PSUEDOPTIMAL_DECODER_TOKEN_FILE"] == "/token"
+    for trial, (given, environment) in zip(trials, children, strict=True):
+        assert environment["HF_TOKEN"] == "secret" and environment["PSUEDOPTIMAL_DATA"] == "/data"
+        with monkeypatch.context() as context:
+            context.setattr(os, "environ", environment)
+            file = Path(given[given.index("--config") + 1])
+            assert new_config({}, [file]) == trial.config
+        assert trial.config.decoder_token_file == Path("/token")
+    monkeypatch.delenv("PSUEDOPTIMAL_LEARNING_RATE")
+    with pytest.raises(ConfigError, match=r"a run with other settings \(learning_rate\)"):
+        planned_of(*words)

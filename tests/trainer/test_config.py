@@ -21,6 +21,9 @@ from trainer.config import (
 from trainer.config_latent import LatentConfig
 from trainer.config_program import ProgramConfig
 from trainer.config_text import TextConfig
+from trainer.measure import ask
+from trainer.measure.evaluation_file import LOCATION, settings_of
+from trainer.measure.folder import own_settings
 from trainer.runs import Run
 
 # What the file says that it leaves to its reader.
@@ -84,6 +87,20 @@ def test_only_the_variables_that_are_asked_for_count(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PSUEDOPTIMAL_DEADLINE_S", "9")
     found = resolve(TextConfig, [], {}, variables=["deadline_s"])
     assert (found.seed, found.deadline_s) == (TextConfig().seed, 9)
+
+
+def test_a_runs_own_settings_are_what_it_was_made_with_and_services_are_where_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = TextConfig(dataset="starter", decoder_url=["http://127.0.0.1:7"])
+    folder = Run.create(tmp_path, "r", made).folder
+    moved = {"DECODER_URL": "http://127.0.0.1:8", "DECODER_TOKEN_FILE": "/token"}
+    for name, value in {"LEARNING_RATE": "0.5", "STUDENT_MODEL": "other", "SEED": "9", **moved}.items():
+        monkeypatch.setenv(f"PSUEDOPTIMAL_{name}", value)
+    assert own_settings(TextConfig, folder) == ask.config_of(folder) == made
+    now = {"decoder_url": ["http://127.0.0.1:8"], "decoder_token_file": Path("/token")}
+    found = settings_of(folder, argparse.Namespace(**dict.fromkeys(LOCATION)))
+    assert found == made.model_copy(update=now)
 
 
 def test_the_last_file_wins(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError
 from trainer.config_latent import LatentConfig
 from trainer.given import request, stdin_lines
+from trainer.measure.folder import own_settings
 from trainer.runs import Run
 
 DEFAULT_FILE = Path("message.safetensors")
@@ -57,9 +58,8 @@ def command(args: argparse.Namespace) -> int:
     from trainer.cli_latent_train import MAY_CHANGE, located
 
     quiet_libraries()
-    file = Run.open(args.run).folder / "config.yaml"
     flags = {"decoder_url": args.decoder_url} if args.decoder_url else {}
-    config = resolve(LatentConfig, [file], flags, variables=MAY_CHANGE)
+    config = own_settings(LatentConfig, Run.open(args.run).folder, flags, variables=MAY_CHANGE)
     with (
         tempfile.TemporaryDirectory(prefix="psuedoptimal-") as logs,
         located(config, Path(logs), judged=False) as here,

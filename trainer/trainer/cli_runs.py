@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import RequestRefused
 from trainer.checkpoints import damage
-from trainer.config import ConfigError, Section, add_flags, dump_yaml, resolve
+from trainer.config import ConfigError, Section, add_flags, dump_yaml
+from trainer.measure.folder import own_settings
 from trainer.runs import NothingToLearn, Run, resume_command
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def resumed(
             f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
             f"--config {args.resume}/config.yaml"
         )
-    file = Run.open(args.resume).folder / "config.yaml"
-    return resolve(settings, [file], flags, variables=may_change)
+    return own_settings(settings, Run.open(args.resume).folder, flags, variables=may_change)
 
 
 def processes(device: str) -> int:

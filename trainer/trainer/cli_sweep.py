@@ -22,10 +22,10 @@ import yaml
 
 from trainer.cli_train import new_config
 from trainer.cli_verbs import positive, run_verb, seeds_of, terminated
-from trainer.config import ConfigError, dump_yaml, resolve
+from trainer.config import ConfigError, dump_yaml
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
-from trainer.measure.folder import EVALUATION
+from trainer.measure.folder import EVALUATION, own_settings
 from trainer.measure.rates_read import INCIDENTAL
 from trainer.pace import duration, told_where
 from trainer.preflight import check_text
@@ -61,6 +61,11 @@ class Trial:
     seed: int
     folder: Path
     config: TextConfig
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has its folder."""
+        return (self.folder / "config.yaml").is_file()
 
     @property
     def is_trained(self) -> bool:
@@ -160,12 +165,11 @@ def settings_of(point: str) -> dict[str, Any]:
 
 def _refuse_other(trial: Trial) -> None:
     """Raise ConfigError if the run is there with other settings than this sweep would give it."""
-    file = trial.folder / "config.yaml"
-    if not file.is_file():
+    if not trial.is_begun:
         return
     there, wanted = (
         config.model_dump(mode="json", exclude=INCIDENTAL - {"seed"})
-        for config in (resolve(TextConfig, [file], {}), trial.config)
+        for config in (own_settings(TextConfig, trial.folder), trial.config)
     )
     if other := sorted(name for name in wanted if there[name] != wanted[name]):
         raise ConfigError(
@@ -190,7 +194,7 @@ def _carry_out(trials: list[Trial], logs: Path) -> int:
             number = trials.index(trial) + 1
             print(f"run {number} of {len(trials)}: {trial.point}, seed {trial.seed}{left}", file=sys.stderr)
             urls = ["--decoder-url", *decoder, "--sandbox-url", *sandbox, *unsaved]
-            code = 0 if trial.is_trained else run_verb("train", "text", *_training(trial), *urls, quiet=True)
+            code = 0 if trial.is_trained else _train(trial, urls)
             measured = [f"--decoder-url={url}" for url in decoder]
             measured += [f"--sandbox-url={url}" for url in sandbox]
             code = code or run_verb("evaluate", str(trial.folder), *measured, *unsaved, quiet=True)
@@ -205,14 +209,15 @@ def _left(trials: list[Trial]) -> str:
     return f"{done} of {len(trials)} runs are done; go on with: {command_line(sys.argv[1:])}"
 
 
-def _training(trial: Trial) -> list[str]:
-    """Return the flags that begin a run, or go on with it; a new one's settings are put into a file."""
-    if (trial.folder / "config.yaml").is_file():
-        return ["--resume", str(trial.folder)]
+def _train(trial: Trial, urls: list[str]) -> int:
+    """Train a run, or go on with it; return its code. A new one's settings are what its file says."""
+    if trial.is_begun:
+        return run_verb("train", "text", "--resume", str(trial.folder), *urls, quiet=True)
     file = trial.folder.parent / "settings" / f"{trial.folder.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(dump_yaml(trial.config), encoding="utf-8")
-    return ["--config", str(file), "--runs", str(trial.folder.parent), "--name", trial.folder.name]
+    place = ["--config", str(file), "--runs", str(trial.folder.parent), "--name", trial.folder.name]
+    return run_verb("train", "text", *place, *urls, quiet=True, resolved=True)
 
 
 def _show(trials: list[Trial], args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.config import ConfigError
+from trainer.config import ENV_PREFIX, OTHER_VARIABLES, ConfigError
 from trainer.runs import Run, resume_command
 
 
@@ -60,20 +60,27 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
-def start_verb(argv: Sequence[str], *, quiet: bool = False) -> subprocess.Popen[bytes]:
+def start_verb(
+    argv: Sequence[str], *, quiet: bool = False, resolved: bool = False
+) -> subprocess.Popen[bytes]:
     """Start one verb as a process of its own.
 
-    quiet  its results go to stderr: they are a step on the way, not the demo's result
+    quiet     its results go to stderr: they are a step on the way, not the demo's result
+    resolved  its settings are whole, what PSUEDOPTIMAL_* variables say among them: it is given none of these
     """
+    environment = {
+        name: value for name, value in os.environ.items()
+        if not resolved or not name.startswith(ENV_PREFIX) or name in OTHER_VARIABLES
+    }  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer.cli", *argv], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "trainer.cli", *argv], env={**environment, "OMP_NUM_THREADS": "1"},
         stdout=sys.stderr if quiet else None,
     )  # fmt: skip
 
 
-def run_verb(*argv: str, quiet: bool = False) -> int:
+def run_verb(*argv: str, quiet: bool = False, resolved: bool = False) -> int:
     """Run one verb to its end; return its code. Ctrl-C reaches it through the terminal, and is waited for."""
-    process = start_verb(argv, quiet=quiet)
+    process = start_verb(argv, quiet=quiet, resolved=resolved)
     while True:
         try:
             code = process.wait()

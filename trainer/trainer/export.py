@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoints import weights_damage
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError
 from trainer.config_text import STARTER, TextConfig
 from trainer.export_card import card_of
-from trainer.measure.folder import RunFolder, checkpoint_folder, read_object, read_run
+from trainer.measure.folder import RunFolder, checkpoint_folder, own_settings, read_object, read_run
 from trainer.measure.message_code import MessageModel
 from trainer.measure.rates_read import Words, channel_of, words_of
 
@@ -50,7 +50,7 @@ def export(run: Path, out: Path, *, which: str = "best", merge: bool = False) ->
     checkpoint = checkpoint_folder(run, which)
     if damage := weights_damage(checkpoint):
         raise ConfigError(f"{damage}; take another checkpoint (--checkpoint last, or a step)")
-    config = resolve(TextConfig, [run / "config.yaml"], {})
+    config = own_settings(TextConfig, run)
     adapter = (checkpoint / "adapter_config.json").is_file()
     there = out.is_dir()
     out.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError
 from trainer.config_text import STARTER, Data, TextConfig
-from trainer.measure.folder import checkpoint_folder
+from trainer.measure.folder import checkpoint_folder, own_settings
 from trainer.measure.record import Message
 from trainer.measure.students import Student, encode_tasks, load_student, load_tokenizer
 from trainer.runs import Run
@@ -31,7 +31,7 @@ SPLITS = ("validation", "test")
 
 def config_of(run: Path) -> TextConfig:
     """Return the settings of a text run. Raises ConfigError if it is none, or of another version."""
-    return resolve(TextConfig, [Run.open(run).folder / "config.yaml"], {})
+    return own_settings(TextConfig, Run.open(run).folder)
 
 
 def tasks_of(config: TextConfig | None = None) -> list[Task]:

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config import resolve
 from trainer.config_text import TextConfig
-from trainer.measure.folder import EVALUATION, RunFolder, read_object
+from trainer.measure.folder import EVALUATION, RunFolder, own_settings, read_object
 
 # Settings that say where services are, not what is measured.
 LOCATION = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
@@ -25,7 +24,7 @@ def settings_of(run: Path, args: argparse.Namespace) -> TextConfig:
     """
     given = {name: value for name in LOCATION if (value := getattr(args, name)) is not None}
     forgotten = {"decoder_url": None, "sandbox_url": None}
-    return resolve(TextConfig, [run / "config.yaml"], given, forgotten, variables=LOCATION)
+    return own_settings(TextConfig, run, given, forgotten, variables=LOCATION)
 
 
 def differences(

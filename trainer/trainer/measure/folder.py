@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config import load_yaml
+from trainer.config import C, load_yaml, resolve
 from trainer.runs import COMPLETE
 
 # The evaluation a run is known by: its best weights on all of its own test tasks.
@@ -45,6 +46,19 @@ class RunFolder:
             if isinstance(section, dict) and section.get(name) is not None:
                 return section[name]
         return default
+
+
+def own_settings(
+    model: type[C], run: Path, given: Mapping[str, Any] = {},
+    over: Mapping[str, Any] = {}, *, variables: Collection[str] = (),
+) -> C:  # fmt: skip
+    """Return the settings a run was made with: no variable says otherwise, unless it may be told anew.
+
+    given, over  as of config.resolve
+    variables    the settings that PSUEDOPTIMAL_* variables may give anew
+    raises       ConfigError if there are none, or they are of another version
+    """
+    return resolve(model, [run / "config.yaml"], given, over, variables=variables)
 
 
 def sampled(episodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

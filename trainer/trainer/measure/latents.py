@@ -15,9 +15,10 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from trainer.cli_verbs import add_runs
-from trainer.config import ConfigError, resolve
+from trainer.config import ConfigError
 from trainer.config_latent import STARTER, LatentConfig
 from trainer.measure.evaluation_file import LOCATION
+from trainer.measure.folder import own_settings
 from trainer.runs import Run
 
 
@@ -44,7 +45,7 @@ def command(args: argparse.Namespace) -> int:
         if args.saved:
             found.append(_saved(run))
             continue
-        config = resolve(LatentConfig, [run.folder / "config.yaml"], {}, variables=LOCATION)
+        config = own_settings(LatentConfig, run.folder, variables=LOCATION)
         update = {name: getattr(args, name) for name in ("decoder_url", "sandbox_url") if getattr(args, name)}
         if args.n:
             update["heldout_tasks"] = args.n

@@ -7,7 +7,7 @@ from pathlib import Path
 from trainer.channels.program.policy import Policy, load_policy
 from trainer.config import resolve
 from trainer.config_program import ProgramConfig
-from trainer.measure.folder import checkpoint_folder
+from trainer.measure.folder import checkpoint_folder, own_settings
 
 
 def load_coder(name: str, checkpoint: str = "best", **settings: object) -> Policy:
@@ -19,7 +19,7 @@ def load_coder(name: str, checkpoint: str = "best", **settings: object) -> Polic
     """
     folder = Path(name)
     if (folder / "config.yaml").is_file():
-        config = resolve(ProgramConfig, [folder / "config.yaml"], settings)
+        config = own_settings(ProgramConfig, folder, settings)
         policy = load_policy(config, checkpoint_folder(folder, checkpoint))
     else:
         config = resolve(ProgramConfig, [], {"model_name": name, **settings})
