@@ -18,6 +18,12 @@ from sandbox_service.known import (
 )
 
 _Chain = ast.Call | ast.Attribute | ast.Subscript
+_MUTATORS = frozenset((
+    "add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert",
+    "intersection_update", "pop", "popitem", "popleft", "remove", "reverse", "rotate", "setdefault", "sort",
+    "symmetric_difference_update", "update",
+    "heapify", "heappop", "heappush", "heappushpop", "heapreplace", "insort", "insort_left", "insort_right",
+))  # fmt: skip
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
@@ -35,6 +41,7 @@ class Calls(ast.NodeTransformer):
         self.setup: set[str] = set()
         self.bound: list[str] = []
         self.repeated = False
+        self.mutated = 0  # the line where a value is changed, perhaps one that the program has too
 
     # --- names ---------------------------------------------------------------------------------------
 
@@ -76,6 +83,27 @@ class Calls(ast.NodeTransformer):
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> ast.expr:
         raise NotSplit(node.lineno, "an assignment expression")
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Visit a comparison; of two values that crossed nobody knows whether they were one."""
+        sides = [node.left, *node.comparators]
+        for op, left, right in zip(node.ops, sides, sides[1:], strict=False):
+            if isinstance(op, ast.Is | ast.IsNot) and not (self._is_one(left) or self._is_one(right)):
+                raise NotSplit(node.lineno, "`is` between values, of which only copies are here")
+        return self.generic_visit(node)
+
+    def _is_one(self, node: ast.expr) -> bool:
+        """Whether what an expression gives is the same object wherever it comes from."""
+        match node:
+            case ast.Constant(value=value):
+                return value is None or value is ... or isinstance(value, bool | int)
+            case ast.Name(id=name):
+                return name in BUILTINS and not self.is_candidates(name)
+            case ast.Attribute():
+                return isinstance(node.value, ast.Name) and node.value.id in MODULES
+            case ast.Call(func=ast.Name(id="type")):
+                return True
+        return False
 
     def visit_Await(self, node: ast.Await) -> ast.expr:
         raise NotSplit(node.lineno, "`await`")
@@ -157,7 +185,14 @@ class Calls(ast.NodeTransformer):
             foreign = held is not None and held.value is None and node.attr not in VALUE_ATTRIBUTES
             if foreign or not is_plain_attribute(node.attr):
                 raise NotSplit(node.lineno, f"the attribute `{node.attr}` is not read in the judge")
+        self._note(node)
         return self.generic_visit(node)
+
+    def _note(self, link: ast.expr) -> None:
+        """Note that a call in the judge changes a value."""
+        if isinstance(link, ast.Call) and isinstance(link.func, ast.Attribute | ast.Name):
+            name = link.func.attr if isinstance(link.func, ast.Attribute) else link.func.id
+            self.mutated = link.lineno if name in _MUTATORS else self.mutated
 
     def _is_module_use(self, name: str, links: list[ast.expr]) -> bool:
         return name in MODULES and name not in self.setup and isinstance(links[-1], ast.Attribute)
@@ -193,6 +228,7 @@ class Calls(ast.NodeTransformer):
         for link in reversed(links):
             if isinstance(link, ast.Attribute) and not is_plain_attribute(link.attr):
                 raise NotSplit(link.lineno, f"the attribute `{link.attr}` is not read in the judge")
+            self._note(link)
             if isinstance(link, ast.Call):
                 link.args = [self.visit(one) for one in link.args]
                 link.keywords = [self.visit(one) for one in link.keywords]

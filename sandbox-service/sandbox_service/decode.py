@@ -93,26 +93,25 @@ def parse(data: bytes) -> object:
         raise CodecError(f"not the codec's JSON: {type(error).__name__}") from None
 
 
-def decode(data: bytes, kept: Callable[[str, int], object] | None = None) -> Any:
+def decode(data: bytes, reader: Reader | None = None) -> Any:
     """Read one value: exact builtin types, `Opaque`, or a Decimal, Fraction or datetime.
 
-    kept    makes what stands for an object the program kept, of its type's name and its number; without it
-            such an object is refused
+    reader  reads it, and with it what a reader alone refuses
     raises  CodecError for anything `encode` would not write, and for duplicate or unhashable members
     """
     try:
-        return _Reader(kept).value(parse(data), 0)
+        return (reader or Reader()).value(parse(data), 0)
     except CodecError:
         raise
     except (ValueError, TypeError, OverflowError, IndexError, ArithmeticError) as error:
         raise CodecError(f"not a value: {type(error).__name__}") from None
 
 
-class _Reader:
+class Reader:
     """Budgets of one decoding."""
 
-    def __init__(self, kept: Callable[[str, int], object] | None) -> None:
-        self.nodes, self.kept = MAX_NODES, kept
+    def __init__(self) -> None:
+        self.nodes = MAX_NODES
 
     def value(self, tree: Any, depth: int) -> Any:
         self.nodes -= 1
@@ -129,9 +128,7 @@ class _Reader:
             case "E", []:
                 return ...
             case "x", [name, (0 | 1 | None) as truth]:
-                return Opaque(_matching(_ANY, name, MAX_NAME + 20), None if truth is None else truth == 1)
-            case "h", [name, number] if self.kept is not None:
-                return self.kept(_matching(_ANY, name, MAX_NAME + 20), _int(number))
+                return Opaque(type_name(name), None if truth is None else truth == 1)
             case "c", [real, imaginary]:
                 return complex(_float(real), _float(imaginary))
             case "r", [start, stop, step]:
@@ -193,6 +190,16 @@ class _Reader:
         if len(table) != len(body):
             raise CodecError("duplicate keys")
         return table
+
+
+def type_name(body: Any) -> str:
+    """Read what a class says of itself."""
+    return _matching(_ANY, body, MAX_NAME + 20)
+
+
+def number(body: Any) -> int:
+    """Read an int that stands without its tag."""
+    return _int(body)
 
 
 def _list(body: Any) -> list[Any]:

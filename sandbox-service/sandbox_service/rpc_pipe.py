@@ -11,10 +11,12 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sandbox_service.decode import CodecError, decode
+from sandbox_service import decode
+from sandbox_service.decode import CodecError
 from sandbox_service.inside import frames, serve
+from sandbox_service.inside.mirrors import KINDS, TAGS, Mirrors, refill
 from sandbox_service.rpc_errors import Errors
-from sandbox_service.rpc_values import Link, NotCarried, Remote, Untold, pack, restore
+from sandbox_service.rpc_values import Link, NotCarried, Remote, Untold, content, pack
 
 HEADER = struct.Struct("!cI")
 JOB, ANSWER, GONE = b"J", b"A", b"G"
@@ -44,6 +46,39 @@ def _read_answer() -> tuple[bytes, bytes]:
     return payload[:1], payload[1:]
 
 
+class Reader(decode.Reader):
+    """Reads what the program sends: its objects too, and the mutable values that both sides have."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__()
+        self.pipe = pipe
+
+    def value(self, tree: Any, depth: int) -> Any:
+        match tree:
+            case ["h", name, number]:
+                return self.pipe.remote(decode.type_name(name), decode.number(number))
+            case ["m", number]:
+                return self.pipe.mirrors.held[decode.number(number)]
+            case ["m", number, [str() as tag, *_] as content] if tag in KINDS:
+                return self.mirror(decode.number(number), tag, super().value, content, depth)
+        return super().value(tree, depth)
+
+    def mirror(self, number: int, tag: str, read: Callable[[Any, int], Any], content: Any, depth: int) -> Any:
+        """Return a mutable value with what the program says it holds; one that both have stays itself."""
+        mirrors = self.pipe.mirrors
+        value = mirrors.held.get(number)
+        if value is None:
+            if number <= 0:
+                raise CodecError("the program numbers a value in the test's name")
+            value = KINDS[tag]()
+            mirrors.add(number, value)
+        if TAGS[id(type(value))] != tag:
+            raise CodecError("a value both have is one of another type")
+        refill(value, read(content, depth))
+        mirrors.told(number)
+        return value
+
+
 class Pipe(Link):
     """Asks, and runs the test's functions when the program calls them.
 
@@ -53,6 +88,8 @@ class Pipe(Link):
     def __init__(self, errors: Sequence[str]) -> None:
         self.errors, self.functions, self.asked = Errors(errors), list[Callable[..., Any]](), 0
         self.over: Gone | NotCarried | Untold | None = None
+        self.mirrors = Mirrors(-1)
+        self.remotes: dict[int, Remote] = {}
 
     def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.over is not None:
@@ -61,90 +98,101 @@ class Pipe(Link):
         try:
             if self.asked > _CALLS_MAX:  # the program may be the cause: an iterator without an end
                 raise Untold(f"the program is called more than {_CALLS_MAX} times")
-            packed = [pack(one, self) for one in args]
-            named = [(name, pack(one, self)) for name, one in kwargs.items()]
-            send(ASK, marshal.dumps((op, target, packed, named), 2))
-            return self._answer(args)
+            self._send(op, target, args, kwargs)
+            return self._answer()
         except (Gone, NotCarried, Untold) as why:
             self.over = why
             raise
+
+    def _send(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        changed = [content(number, self.mirrors.held[number], self) for number in self.mirrors.changed()]
+        forgotten = self.mirrors.unheld()
+        packed = [pack(one, self) for one in args]
+        named = [(name, pack(one, self)) for name, one in kwargs.items()]
+        send(ASK, marshal.dumps((op, target, packed, named, changed, forgotten), 2))
 
     def callback(self, function: Callable[..., Any]) -> int:
         self.functions.append(function)
         return len(self.functions) - 1
 
+    def remote(self, kind: str, number: int) -> Remote:
+        """Return what stands for an object of the program: the same one each time."""
+        found = self.remotes.get(number)
+        if found is None:
+            found = self.remotes[number] = Remote(self, kind, number)
+        return found
+
     def names(self, names: list[str]) -> list[bool]:
         """Which of these names the program has."""
         found = self.ask("names", None, tuple(names), {})
-        if type(found) is not list or len(found) != len(names):
+        if type(found) is not tuple or len(found) != len(names):
             raise CodecError("the program does not say which names it has")
         return [one is True for one in found]
 
     def learn_errors(self) -> None:
         """Have the program say what the exception classes that the test names derive from."""
-        found = self.ask("kinds", None, tuple(self.errors.named), {}) if self.errors.named else []
-        if not _are_names(found, list):
+        found = self.ask("kinds", None, tuple(self.errors.named), {}) if self.errors.named else ()
+        if type(found) is not tuple or not all(map(_are_names, found)):
             raise CodecError("the program does not say what its exceptions derive from")
         self.errors.learn(found)
 
-    def _answer(self, args: tuple[Any, ...]) -> Any:
+    def _answer(self) -> Any:
         while True:
             status, payload = _read_answer()
-            if status == frames.CALLED:
-                self._run(payload)
-            elif status == frames.RAISED:
-                raise self._error(payload)
-            else:
-                return self._result(payload, args)
+            result, error = self._parts(payload)
+            if error is not None:
+                raise error
+            if status != frames.CALLED:
+                return result
+            self._run(result)
 
-    def _result(self, payload: bytes, args: tuple[Any, ...]) -> Any:
-        at, result = 0, None
+    def _parts(self, payload: bytes) -> tuple[Any, Exception | None]:
+        """Read an answer: its result or what was raised, and what became of the values that both have."""
+        at, result, error = 0, None, None
         while at < len(payload):
             try:
-                number, length = serve.PART.unpack_from(payload, at)
+                part, length = serve.PART.unpack_from(payload, at)
             except struct.error:
                 raise CodecError("a part without its head") from None
             at += serve.PART.size
-            value = self._decode(payload[at : at + length])
+            value = decode.decode(payload[at : at + length], Reader(self))
             at += length
-            if number == serve.RESULT:
-                result = value
-            elif number < len(args):
-                restore(args[number], value)
-        return result
+            match part, value:
+                case serve.RESULT, _:
+                    result = value
+                case serve.ERROR, _:
+                    error = self._error(value)
+                case serve.FORGOTTEN, str():
+                    for number in value.split():
+                        self.mirrors.forget(int(number))
+                case _ if id(type(value)) not in TAGS:
+                    raise Untold("the program has changed a value into one that is too large to be carried")
+        return result, error
 
-    def _decode(self, data: bytes) -> Any:
-        return decode(data, lambda kind, number: Remote(self, kind, number))
-
-    def _error(self, payload: bytes) -> Exception:
+    def _error(self, said: Any) -> Exception:
         """Make the exception a test may expect."""
-        match self._decode(payload):
-            case [list() as kinds, str() as text, Remote() | None as own, *more] if kinds and _are_names(
-                kinds, str
-            ):
+        match said:
+            case (tuple() as kinds, str() as text, Remote() | None as own, *more) if _are_names(kinds):
                 args = more[0] if more and type(more[0]) is tuple else None
                 return self.errors.error(kinds, text, args, own and own.__getattr__)
         raise CodecError("an exception without its class")
 
-    def _run(self, payload: bytes) -> None:
+    def _run(self, called: Any) -> None:
         """Run one of the test's functions for the program."""
-        number, args, kwargs = self._decode(payload)
+        number, args, kwargs = called
         try:
-            result = self.functions[number](*args, **kwargs)
-            message: tuple[str, Any, Any, list[Any]] = ("result", None, pack(result, self), [])
+            result = self.functions[number](*args, **dict(kwargs))
+            self._send("result", None, (result,), {})
         except Exception as error:  # noqa: BLE001 - the program gets what the test's function raised
-            message = ("raise", type(error).__name__, self._said(error), [])
-        send(ASK, marshal.dumps(message, 2))
+            self._raise(error)
 
-    def _said(self, error: Exception) -> Any:
-        """Return an exception's arguments, for the program; its text where they cannot cross."""
+    def _raise(self, error: Exception) -> None:
+        """Have the program raise it: with its arguments, or with its text where they cannot cross."""
         try:
-            return pack(error.args, self)
+            self._send("raise", type(error).__name__, error.args, {})
         except (NotCarried, Untold):
-            return pack((str(error)[:1000],), self)
+            self._send("raise", type(error).__name__, (str(error)[:1000],), {})
 
 
-def _are_names(found: Any, kind: type) -> bool:
-    if type(found) is not list or not all(type(one) is kind for one in found):
-        return False
-    return kind is str or all(_are_names(one, str) for one in found)
+def _are_names(found: Any) -> bool:
+    return type(found) is tuple and bool(found) and all(type(one) is str for one in found)

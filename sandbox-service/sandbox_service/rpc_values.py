@@ -15,17 +15,17 @@ import decimal
 import fractions
 import itertools
 import types
-from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sandbox_service.decode import Opaque
+from sandbox_service.inside.mirrors import TAGS, Mirrors
 
 _ITEMS_MAX = 100_000
 _DEPTH_MAX = 60
 
 
-_CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}
+_CONTAINERS: dict[type, str] = {tuple: "t", frozenset: "F"}
 _VIEWS: dict[Any, str] = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
 # A test has them without making them: they are, or come of, what the program gave it.
 _GIVEN = (Opaque, BaseException, datetime.tzinfo, types.NotImplementedType)
@@ -41,7 +41,9 @@ class Untold(BaseException):
 
 
 class Link(Protocol):
-    """The way to the program."""
+    """The way to the program. `mirrors` are the mutable values that it has too."""
+
+    mirrors: Mirrors
 
     def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the program do something; return a value or a Remote, or raise what the program raised."""
@@ -67,13 +69,14 @@ def pack(value: Any, link: Link, depth: int = 0) -> Any:
     def all_of(values: Any) -> list[Any]:
         return [pack(one, link, depth + 1) for one in values]
 
-    if kind is dict:
-        return "d", [(pack(key, link, depth + 1), pack(one, link, depth + 1)) for key, one in value.items()]
+    if id(kind) in TAGS:
+        number = link.mirrors.number(value)
+        if number is not None:
+            return "m", (number, "", None)
+        return content(link.mirrors.new(value), value, link, depth)
     tag = _CONTAINERS.get(kind)
     if tag is not None:
         return tag, all_of(value)
-    if kind is bytearray:
-        return "ba", bytes(value)
     if kind is range:
         return "r", (value.start, value.stop, value.step)
     if kind is Remote:
@@ -85,9 +88,7 @@ def pack(value: Any, link: Link, depth: int = 0) -> Any:
     if kind is datetime.timedelta:
         return "new", (("py", ("datetime", "timedelta")), [value.days, value.seconds, value.microseconds])
     if kind is array.array:
-        return "new", (("py", ("array", "array")), [value.typecode, ("l", value.tolist())])
-    if kind in (OrderedDict, Counter):
-        return "new", (("py", ("collections", kind.__name__)), [pack(dict(value), link, depth + 1)])
+        return "new", (("py", ("array", "array")), [value.typecode, ("t", value.tolist())])
     if isinstance(value, Iterator):
         items = list(itertools.islice(value, _ITEMS_MAX + 1))
         if len(items) > _ITEMS_MAX:
@@ -121,34 +122,15 @@ def _function(value: Any, link: Link) -> Any:
     return "cb", link.callback(value)
 
 
-def restore(old: Any, new: Any) -> None:
-    """Make a mutable argument equal to what the program made of it, keeping its identity, and its parts'."""
-    if type(old) is not type(new):
-        return
-    if isinstance(old, list):
-        kept = old[: len(new)]
-        for i, one in enumerate(kept):
-            new[i] = _keep(one, new[i])
-        old[:] = new
-    elif isinstance(old, dict):
-        merged = {key: _keep(old[key], one) if key in old else one for key, one in new.items()}
-        old.clear()
-        old.update(merged)
-    elif isinstance(old, set):
-        old.clear()
-        old.update(new)
-    elif isinstance(old, bytearray):
-        old[:] = new
-    elif isinstance(old, deque):
-        old.clear()
-        old.extend(new)
-
-
-def _keep(old: Any, new: Any) -> Any:
-    if type(old) is type(new) and isinstance(old, list | dict | set | bytearray | deque):
-        restore(old, new)
-        return old
-    return new
+def content(number: int, value: Any, link: Link, depth: int = 0) -> Any:
+    """Write a mutable value with what it holds; after that the program knows it by its number."""
+    parts: Any = bytes(value) if isinstance(value, bytearray) else None
+    if isinstance(value, dict):
+        parts = [(pack(key, link, depth + 1), pack(one, link, depth + 1)) for key, one in value.items()]
+    elif parts is None:
+        parts = [pack(one, link, depth + 1) for one in value]
+    link.mirrors.told(number)
+    return "m", (number, TAGS[id(type(value))], parts)
 
 
 class Remote:
@@ -179,10 +161,13 @@ class Remote:
         return not isinstance(other, Remote) or self.__says("ne", other)
 
     def __says(self, op: str, other: Remote) -> bool:
-        return (self.__number == other.__number and op == "eq") or self.__ask(op, self, other) is True
+        return self.__ask(op, self, other) is True
 
     def __hash__(self) -> int:
-        return hash((Remote, self.__number))
+        found = self.__ask("hash", self)
+        if type(found) is not int:
+            raise TypeError(f"an object of the program has a hash that is a {type(found).__name__}")
+        return found
 
     def __bool__(self) -> bool:
         return self.__ask("bool", self) is True

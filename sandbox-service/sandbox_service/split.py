@@ -146,6 +146,8 @@ class _Test:
             raise NotSplit(1, "it asserts nothing")
         module = ast.fix_missing_locations(ast.Module(self.statements, []))
         calls = tuple(self.calls.found)
+        if self.calls.mutated and len(calls) > 1:
+            raise NotSplit(self.calls.mutated, "a value is changed, which another call may have given too")
         passing = passing_answer(self.statements) if len(calls) == 1 else b""
         return Split(self.source, calls, ast.unparse(module), passing)
 

@@ -70,15 +70,16 @@ _BASES: set[int] = {
 }
 
 
-def encode(value: object, keep: Callable[[Any], int] | None = None) -> bytes:
+def encode(value: object, keep: Callable[[Any], int] | None = None, writer: Writer | None = None) -> bytes:
     """Write any object as tagged JSON. Never raises: what cannot be carried is opaque, whole or in part.
 
     keep     keeps an object that is not carried and returns its number, by which it can be asked later;
              builtin iterators are kept too then, unread
+    writer   writes it instead of one that is made with `keep`
     returns  at most MAX_BYTES bytes; a value over a budget becomes one opaque
     """
     try:
-        data = _Writer(keep).text_of(value, 0).encode("ascii")
+        data = (writer or Writer(keep)).text_of(value, 0).encode("ascii")
         if len(data) <= MAX_BYTES:
             return data
         why = "bytes"
@@ -113,7 +114,7 @@ def _opaque(name: str, truth: int | None) -> str:
     return f'["x",{_quote(name)},{"null" if truth is None else truth}]'
 
 
-class _Writer:
+class Writer:
     """Budgets of one value. `text_of` writes it down without asking it anything it could override."""
 
     def __init__(self, keep: Callable[[Any], int] | None) -> None:

@@ -1,8 +1,8 @@
 """Answer a test that runs in the judge: it asks, this side computes with the program's objects. Stdlib only.
 
 Asks come by `marshal` from the service, which is trusted; answers go by the codec. What the codec does not
-carry stays here and is named by a number. Arguments go by value; those the program changed go back with the
-answer, so that the test sees it. All of this is the candidate's to sabotage: it only answers for itself.
+carry stays here and is named by a number. What is mutable and goes by value is had by both sides: see
+`mirrors`. All of this is the candidate's to sabotage: it only answers for itself.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import importlib
 import marshal
 import operator
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from sandbox_service.inside import codec, frames
+from sandbox_service.inside.mirrors import KINDS, TAGS, Mirrors, refill
 
 ASK = struct.Struct("!I")
-PART = struct.Struct("!HI")  # argument number (RESULT for the result itself), length
-RESULT = 0xFFFF
-_MUTABLE = (list, dict, set, bytearray, deque)
+PART = struct.Struct("!BI")  # which part of an answer, length
+RESULT, ERROR, CHANGED, FORGOTTEN = range(4)
 _BUILTIN = (
     "abs", "bool", "bytes", "complex", "dict", "dir", "divmod", "float", "format", "hash", "int",
     "isinstance", "issubclass", "iter", "len", "list", "next", "pow", "repr", "reversed", "round", "str",
@@ -38,6 +37,28 @@ class Callback:
         return self._server.call_back(self._number, args, kwargs)
 
 
+class Writer(codec.Writer):
+    """Writes the mutable values in a value by their numbers, and with what they hold where that is new.
+
+    changed  is itself one that the other side has, and has changed
+    """
+
+    def __init__(self, server: Server, changed: bool) -> None:
+        super().__init__(server.keep)
+        self.mirrors, self.changed, self.new = server.mirrors, changed, list[int]()
+
+    def text_of(self, value: Any, depth: int) -> str:
+        if id(type(value)) not in TAGS:
+            return super().text_of(value, depth)
+        number = self.mirrors.number(value)
+        if number is None:
+            number = self.mirrors.new(value)
+            self.new.append(number)
+        elif depth or not self.changed:
+            return f'["m","{number:#x}"]'
+        return f'["m","{number:#x}",{super().text_of(value, depth)}]'
+
+
 class Server:
     """The program's side of one conversation.
 
@@ -51,60 +72,89 @@ class Server:
     ) -> None:
         self.read, self.send, self.space = read, send, space
         self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.mirrors = Mirrors(1)
 
     def loop(self) -> Any:
         """Answer asks until the test is over, or until a callback's result comes: return that."""
         while True:
             try:
                 (length,) = ASK.unpack(self.read(ASK.size))
-                op, target, args, kwargs = marshal.loads(self.read(length))
+                op, target, args, kwargs, changed, forgotten = marshal.loads(self.read(length))
             except EOFError:
                 return None
+            for tree in changed:
+                self.value(tree)
+            for number in forgotten:
+                self.mirrors.forget(number)
             if op == "result":
-                return self.value(args)
+                return self.value(args[0])
             if op == "raise":
-                raise _error(target, self.value(args))
-            try:
-                payload = self.perform(op, target, args, kwargs)
-            except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
-                self.send(frames.RAISED, self.describe(error))
-            else:
-                self.send(frames.VALUE, payload)
+                raise _error(target, tuple(self.value(tree) for tree in args))
+            self.send(frames.VALUE, self.answer(op, target, args, kwargs))
 
-    def perform(self, op: str, target: Any, args: Any, kwargs: Any) -> bytes:
-        """Do what was asked; return the result, and each argument that was changed."""
-        if op == "names":
-            return _part(RESULT, codec.encode([name in self.space for name in args]))
-        if op == "kinds":
-            return _part(RESULT, codec.encode([_kinds(self.space.get(name)) for name in args]))
-        values = [self.value(tree) for tree in args]
-        named = {name: self.value(tree) for name, tree in kwargs}
-        watched = [(i, one, self.encode(one)) for i, one in enumerate(values) if isinstance(one, _MUTABLE)]
-        match op:
-            case "load":
-                result = self.space[target]
-            case "call":
-                result = self.value(target)(*values, **named)
-            case "get":
-                result = getattr(self.value(target), *values)
-            case "set":
-                result = None
-                setattr(self.value(target), *values)
-            case "has":
-                result = hasattr(self.value(target), *values)
-            case _:
-                result = _operation(op)(*values)
-        parts = [_part(RESULT, self.encode(result))]
-        parts += [_part(i, now) for i, one, before in watched if (now := self.encode(one)) != before]
+    def answer(self, op: str, target: Any, args: Any, kwargs: Any) -> bytes:
+        """Do what was asked; return what came of it, and of the values that both sides have."""
+        try:
+            first = _part(RESULT, self.encode(self.perform(op, target, args, kwargs)))
+        except BaseException as error:  # noqa: BLE001 - a candidate may raise anything
+            first = _part(ERROR, self.describe(error))
+        return first + self.changes(len(first))
+
+    def changes(self, length: int) -> bytes:
+        """Return what the program did to mutable values that the test has too.
+
+        length  of what is sent before it; what has no room beside is no value
+        """
+        parts = []
+        for number in self.mirrors.changed():
+            parts.append(_part(CHANGED, self.encode(self.mirrors.held[number], changed=True)))
+            self.mirrors.told(number)
+        if forgotten := self.mirrors.unheld():
+            last = _part(FORGOTTEN, codec.encode(" ".join(map(str, forgotten))))
+            parts.append(last)
+        if length + sum(map(len, parts)) > frames.ANSWER_MAX:
+            parts = [_part(CHANGED, codec.encode(...))]
         return b"".join(parts)
 
-    def encode(self, value: Any) -> bytes:
-        return codec.encode(value, self.keep)
+    def perform(self, op: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """Do what was asked; return the result."""
+        values = [self.value(tree) for tree in args]
+        match op:
+            case "names":
+                return tuple(name in self.space for name in values)
+            case "kinds":
+                return tuple(_kinds(self.space.get(name)) for name in values)
+            case "load":
+                return self.space[target]
+            case "call":
+                return self.value(target)(*values, **{name: self.value(tree) for name, tree in kwargs})
+            case "get":
+                return getattr(self.value(target), *values)
+            case "set":
+                return setattr(self.value(target), *values)
+            case "has":
+                return hasattr(self.value(target), *values)
+        return _operation(op)(*values)
+
+    def encode(self, value: Any, changed: bool = False) -> bytes:
+        """Write a value. One that is too large is none, and nothing in it has a number."""
+        writer = Writer(self, changed)
+        data = codec.encode(value, None, writer)
+        for number in writer.new:
+            if data.startswith(b'["x"'):
+                self.mirrors.forget(number)
+            else:
+                self.mirrors.told(number)
+        return data
 
     def keep(self, value: Any) -> int:
-        """Keep an object that is not carried; return its number."""
-        self.objects.append(value)
-        return len(self.objects) - 1
+        """Keep an object that is not carried; return its number, the same one each time."""
+        number = self.numbers.get(id(value))
+        if number is None:
+            number = self.numbers[id(value)] = len(self.objects)
+            self.objects.append(value)
+        return number
 
     def value(self, tree: Any) -> Any:
         """Build what was sent: plain values as they are, the rest as tagged tuples."""
@@ -112,22 +162,14 @@ class Server:
             return tree
         tag, body = tree
         match tag:
-            case "l":
-                return [self.value(one) for one in body]
+            case "m":
+                return self.mirror(*body)
             case "t":
                 return tuple(self.value(one) for one in body)
-            case "d":
-                return {self.value(key): self.value(one) for key, one in body}
-            case "S":
-                return {self.value(one) for one in body}
             case "F":
                 return frozenset(self.value(one) for one in body)
-            case "dq":
-                return deque(self.value(one) for one in body)
             case "it":
                 return iter([self.value(one) for one in body])
-            case "ba":
-                return bytearray(body)
             case "r":
                 return range(*body)
             case "h":
@@ -146,24 +188,37 @@ class Server:
                 return self.value(kind)(*(self.value(one) for one in arguments))
         raise ValueError(f"an unknown tag {tag!r}")
 
+    def mirror(self, number: int, tag: str, body: Any) -> Any:
+        """Return a mutable value the test has, as it is there; without a tag it is known."""
+        if not tag:
+            return self.mirrors.held[number]
+        if number not in self.mirrors.held:
+            self.mirrors.add(number, KINDS[tag]())
+        if tag in ("d", "od", "ct"):
+            content: Any = {self.value(key): self.value(one) for key, one in body}
+        else:
+            content = body if tag == "ba" else [self.value(one) for one in body]
+        refill(self.mirrors.held[number], content)
+        self.mirrors.told(number)
+        return self.mirrors.held[number]
+
     def describe(self, error: BaseException) -> bytes:
         """Return the names of an exception's classes, nearest first, its text, itself where its class is the
         program's, and its arguments where there is room for them."""
         try:
             kind = type(error)
             own = None if kind.__module__ == "builtins" else error.with_traceback(None)
-            said = [_kinds(kind), str(error)[:1000], own]
-            for more in ([*said, tuple(error.args)], said):
-                payload = self.encode(more)
-                if payload.startswith(b'["l"') and len(payload) <= frames.RAISED_MAX:
-                    return payload
+            said = _kinds(kind), str(error)[:1000], own
+            payload = self.encode((*said, tuple(error.args)))
+            return payload if payload.startswith(b'["t"') else self.encode(said)
         except BaseException:  # noqa: BLE001 - __str__ is the candidate's
             pass
-        return codec.encode([["Exception"], "an exception that cannot be described", None])
+        return codec.encode((("Exception",), "an exception that cannot be described", None))
 
     def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the test run one of its functions."""
-        self.send(frames.CALLED, self.encode((number, list(args), kwargs)))
+        payload = self.encode((number, tuple(args), tuple(kwargs.items())))
+        self.send(frames.CALLED, _part(RESULT, payload) + self.changes(len(payload)))
         return self.loop()
 
 
@@ -187,6 +242,6 @@ def _error(name: str, args: tuple[Any, ...]) -> BaseException:
     return RuntimeError(*args)
 
 
-def _kinds(kind: Any) -> list[str]:
+def _kinds(kind: Any) -> tuple[str, ...]:
     """Return the names of a class and its bases, nearest first; none of what is no class."""
-    return [one.__name__ for one in kind.__mro__ if one is not object] if isinstance(kind, type) else []
+    return tuple(one.__name__ for one in kind.__mro__ if one is not object) if isinstance(kind, type) else ()
