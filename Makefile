@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 SEEDS  ?= 1
+# Every worker and every process that the tests start would compile the same files again.
+unexport PYTHONDONTWRITEBYTECODE
 CHANNELS := runs/channels-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo channels playground test test-fast test-slow lint starter clean
