@@ -8,7 +8,7 @@ Standard library only.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -37,13 +37,13 @@ class Errors:
         kinds: Sequence[str],
         text: str,
         args: Sequence[Any] | None,
-        own: Callable[[str], Any] | None,
+        own: Any,
     ) -> Exception:
         """Make what a test may expect.
 
         kinds  the names of its classes, nearest first
         args   its arguments, where they could be sent
-        own    gives an attribute that the program's exception has
+        own    the program's exception, where it is of a class of the program's
         """
         kind = self._classes.get(key := tuple(kinds))
         if kind is None:
@@ -93,7 +93,7 @@ def _made(name: str, bases: tuple[type[Exception], ...]) -> type[Exception]:
         own = self.__dict__.get("__own__")
         if attribute.startswith("__") or own is None:
             raise AttributeError(f"{name!r} object has no attribute {attribute!r}")
-        return own(attribute)
+        return getattr(own, attribute)
 
     def said(self: Any) -> str:
         found = self.__dict__.get("__said__")

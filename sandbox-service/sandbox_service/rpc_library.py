@@ -15,6 +15,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NoReturn
 
+from sandbox_service.rpc_kept import plain
+
 _NUMBERS = (int, float, bool, complex, Decimal, Fraction)
 _ORDERED = (list, tuple, deque, range)
 _TIMES = (datetime.datetime, datetime.timedelta)
@@ -59,6 +61,7 @@ class Approx:
         self.expected, self.rel, self.abs, self.nan_ok = expected, rel, abs, nan_ok
 
     def __eq__(self, other: Any) -> bool:
+        other = plain(other)
         if type(self.expected) is dict:
             return (
                 type(other) is dict

@@ -6,17 +6,21 @@ what a program's own value may decide. Standard library only, and of this room w
 
 from __future__ import annotations
 
+import importlib
 import marshal
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox_service import decode
 from sandbox_service.decode import CodecError
 from sandbox_service.inside import frames, serve
-from sandbox_service.inside.mirrors import KINDS, TAGS, Mirrors, refill
+from sandbox_service.inside.mirrors import KINDS, TAGS, Mirrors, base_of, refill
 from sandbox_service.rpc_errors import Errors
-from sandbox_service.rpc_values import Link, NotCarried, Remote, Untold, content, pack
+from sandbox_service.rpc_kept import IMMUTABLE, MUTABLE, kept_class
+from sandbox_service.rpc_remote import Link, NotCarried, Remote, Untold
+from sandbox_service.rpc_values import LIBRARY, content, pack
 
 HEADER = struct.Struct("!cI")
 JOB, ANSWER, GONE = b"J", b"A", b"G"
@@ -58,9 +62,20 @@ class Reader(decode.Reader):
             case ["h", name, number]:
                 return self.pipe.remote(decode.type_name(name), decode.number(number))
             case ["m", number]:
-                return self.pipe.mirrors.held[decode.number(number)]
+                if (held := self.pipe.mirrors.held.get(decode.number(number))) is None:
+                    raise CodecError("a value that the test does not have")
+                return held
             case ["m", number, [str() as tag, *_] as content] if tag in KINDS:
                 return self.mirror(decode.number(number), tag, super().value, content, depth)
+            case ["k", name, number, kind, names, content]:
+                kept = self.value(names, depth + 1)
+                return self.kept(
+                    decode.type_name(name), decode.number(number), decode.number(kind), kept, content
+                )
+            case ["py", ["s", str() as module], ["s", str() as name]] if module in LIBRARY:
+                found = getattr(importlib.import_module(module), name, None)
+                if isinstance(found, type):
+                    return found
         return super().value(tree, depth)
 
     def mirror(self, number: int, tag: str, read: Callable[[Any, int], Any], content: Any, depth: int) -> Any:
@@ -72,11 +87,27 @@ class Reader(decode.Reader):
                 raise CodecError("the program numbers a value in the test's name")
             value = KINDS[tag]()
             mirrors.add(number, value)
-        if TAGS[id(type(value))] != tag:
+        if TAGS[id(base_of(value))] != tag:
             raise CodecError("a value both have is one of another type")
         refill(value, read(content, depth))
         mirrors.told(number)
         return value
+
+    def kept(self, name: str, number: int, kind: int, names: Any, content: Any) -> Any:
+        """Return an object of a class that derives from a builtin."""
+        pipe = self.pipe
+        match content:
+            case ["m", shared, [tag, *_] as inner] if KINDS.get(tag) in MUTABLE:
+                one = pipe.kept_kind(name, kind, KINDS[tag], names)()
+                pipe.mirrors.add(decode.number(shared), one)
+                self.mirror(decode.number(shared), tag, super().value, inner, 1)
+            case _:
+                value = self.value(content, 1)
+                if type(value) not in IMMUTABLE:
+                    raise CodecError("an object that derives from no builtin")
+                one = type(value).__new__(pipe.kept_kind(name, kind, type(value), names), value)
+        pipe.keep(number, one)
+        return one
 
 
 class Pipe(Link):
@@ -89,7 +120,9 @@ class Pipe(Link):
         self.errors, self.functions, self.asked = Errors(errors), list[Callable[..., Any]](), 0
         self.over: Gone | NotCarried | Untold | None = None
         self.mirrors = Mirrors(-1)
-        self.remotes: dict[int, Remote] = {}
+        self.remotes: dict[int, Any] = {}
+        self._kinds: dict[int, type] = {}
+        self._numbers: dict[int, tuple[Any, int]] = {}  # by id, with what holds it, or knows whether it lives
 
     def ask(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.over is not None:
@@ -115,12 +148,42 @@ class Pipe(Link):
         self.functions.append(function)
         return len(self.functions) - 1
 
-    def remote(self, kind: str, number: int) -> Remote:
+    def remote(self, kind: str, number: int) -> Any:
         """Return what stands for an object of the program: the same one each time."""
         found = self.remotes.get(number)
+        found = found() if type(found) is weakref.ref else found
         if found is None:
             found = self.remotes[number] = Remote(self, kind, number)
         return found
+
+    def kept_kind(self, name: str, number: int, base: type, names: Any) -> type:
+        """Return the class of objects of a program's class; `names`, the first time, is what that has."""
+        if number not in self._kinds:
+            if type(names) is not tuple or not all(type(one) is str for one in names):
+                raise CodecError("a class without its names")
+            self._kinds[number] = kept_class(self, name, base, names)
+        if not issubclass(self._kinds[number], base):
+            raise CodecError("a class that derives from another builtin")
+        return self._kinds[number]
+
+    def keep(self, number: int, one: Any) -> None:
+        """Know an object by its number; the mutable ones only for as long as the test has them."""
+        self.remotes[number] = weakref.ref(one) if issubclass(type(one), MUTABLE) else one
+        self._numbers[id(one)] = self.remotes[number], number
+
+    def number(self, one: Any) -> int:
+        """Return the number of an object of the program's."""
+        if type(one) is Remote:
+            return int(one._Remote__number)
+        held, number = self._numbers.get(id(one), (None, 0))
+        if (held() if type(held) is weakref.ref else held) is not one:
+            raise self.untold("a copy of an object of the program has no place in the program")
+        return number
+
+    def untold(self, why: str) -> Untold:
+        """End the test; return what to raise."""
+        self.over = self.over or Untold(why)
+        return Untold(why)
 
     def names(self, names: list[str]) -> list[bool]:
         """Which of these names the program has."""
@@ -162,11 +225,13 @@ class Pipe(Link):
                     result = value
                 case serve.ERROR, _:
                     error = self._error(value)
-                case serve.FORGOTTEN, str():
+                case serve.FORGOTTEN, _ if type(value) is str:
                     for number in value.split():
                         self.mirrors.forget(int(number))
-                case _ if id(type(value)) not in TAGS:
-                    raise Untold("the program has changed a value into one that is too large to be carried")
+                case _ if not issubclass(type(value), MUTABLE):
+                    raise self.untold(
+                        "the program has changed a value into one that is too large to be carried"
+                    )
         return result, error
 
     def _error(self, said: Any) -> Exception:
@@ -174,7 +239,7 @@ class Pipe(Link):
         match said:
             case (tuple() as kinds, str() as text, Remote() | None as own, *more) if _are_names(kinds):
                 args = more[0] if more and type(more[0]) is tuple else None
-                return self.errors.error(kinds, text, args, own and own.__getattr__)
+                return self.errors.error(kinds, text, args, own)
         raise CodecError("an exception without its class")
 
     def _run(self, called: Any) -> None:
@@ -187,11 +252,13 @@ class Pipe(Link):
             self._raise(error)
 
     def _raise(self, error: Exception) -> None:
-        """Have the program raise it: with its arguments, or with its text where they cannot cross."""
+        """Have the program raise it; what cannot cross as the nearest builtin, with its text."""
         try:
-            self._send("raise", type(error).__name__, error.args, {})
+            self._send("raise", None, (error,), {})
         except (NotCarried, Untold):
-            self._send("raise", type(error).__name__, (str(error)[:1000],), {})
+            kind = next(one.__name__ for one in type(error).__mro__ if one.__module__ == "builtins")
+            said = ("exc", (kind, [str(error)[:1000]]))
+            send(ASK, marshal.dumps(("raise", None, [said], [], [], []), 2))
 
 
 def _are_names(found: Any) -> bool:

@@ -86,6 +86,8 @@ def remote(source: str, setup: str) -> Remote:
                         raise NotRemote(
                             part.lineno, f"its class `{name}` derives from `{base.id}` of the program"
                         )
+            case ast.MatchClass(cls=ast.Name(id=name)) if name in theirs:
+                raise NotRemote(part.lineno, f"a pattern of the class `{name}` of the program")
             case ast.Attribute(value=ast.Name(id=name)) if name in theirs & FOREIGN:
                 raise NotRemote(part.lineno, f"the module `{name}` is not imported")
     errors = {name for name in _expected(tree) if name in theirs}
@@ -242,11 +244,13 @@ def _importable(module: str, line: int) -> None:
 
 
 def _expected(tree: ast.Module) -> Iterator[str]:
-    """Yield the names a test expects to be raised: in `except`, and by the `raises` of test libraries."""
+    """Yield the names a test raises, or expects to be: in `except`, and by the `raises` of test libraries."""
     for part in ast.walk(tree):
         kinds: list[ast.expr] = []
         match part:
             case ast.ExceptHandler(type=ast.expr() as kind):
+                kinds = [kind]
+            case ast.Raise(exc=ast.Call(func=ast.Name() as kind) | (ast.Name() as kind)):
                 kinds = [kind]
             case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[kind, *_]) if (
                 name in RAISES

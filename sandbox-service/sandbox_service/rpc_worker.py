@@ -14,7 +14,6 @@ Not covered: the tests' text is the client's, who holds the service's token; see
 
 from __future__ import annotations
 
-import builtins
 import importlib
 import io
 import json
@@ -26,11 +25,12 @@ import traceback
 import warnings
 from typing import Any, NoReturn
 
+from sandbox_service import rpc_rewrite
 from sandbox_service.judge_worker import lock, printable
 from sandbox_service.rpc_library import PYTEST, Failed, run_collected
 from sandbox_service.rpc_pipe import END, JOB, RESULT, Gone, Pipe, receive, send
 from sandbox_service.rpc_plan import MODULES
-from sandbox_service.rpc_values import NotCarried, Untold
+from sandbox_service.rpc_remote import NotCarried, Untold
 
 OVER_LIMIT, CRASHED, _FAILED = 4, 5, 3
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
@@ -64,16 +64,16 @@ def run(source: str, setup: str, names: list[str], errors: list[str], collect: l
 def _ran(pipe: Pipe, source: str, setup: str, names: list[str], collect: list[str]) -> tuple[str, str]:
     try:
         space: dict[str, Any] = {
-            "__builtins__": {**vars(builtins), "__import__": _import},
+            "__builtins__": {**rpc_rewrite.given(pipe), "__import__": _import},
             "__name__": "test",
         }
-        exec(compile(setup, "<setup>", "exec"), space)
+        exec(rpc_rewrite.code(setup, "<setup>"), space)
         for name, there in zip(names, pipe.names(names), strict=True):
             if there:  # an absent one is left to Python, whose NameError a test may expect
                 space[name] = pipe.ask("load", name, (), {})
         pipe.learn_errors()
         space.update(pipe.errors.named)
-        exec(compile(source, "<test>", "exec"), space)
+        exec(rpc_rewrite.code(source, "<test>"), space)
         if collect:
             run_collected(space, collect)
     except (MemoryError, RecursionError) as error:

@@ -70,6 +70,14 @@ _BASES: set[int] = {
 }
 
 
+def base_of(kind: type) -> type | None:
+    """Return the builtin type of values that a class is, or derives from."""
+    for base in _mro(kind):
+        if id(base) in _BASES:
+            return base
+    return None
+
+
 def encode(value: object, keep: Callable[[Any], int] | None = None, writer: Writer | None = None) -> bytes:
     """Write any object as tagged JSON. Never raises: what cannot be carried is opaque, whole or in part.
 
@@ -188,9 +196,9 @@ class Writer:
         extra = self.from_library(value, kind)
         if extra is not None:
             return extra
-        for base in _mro(kind):
-            if id(base) in _BASES:
-                return self.base(value, kind, base, depth)
+        base = base_of(kind)
+        if base is not None:
+            return self.base(value, kind, base, depth)
         if self.keep is not None:
             return self.kept(value, kind)
         return _opaque(_type_name(kind), _truth(value))
@@ -215,7 +223,7 @@ class Writer:
             return f'["{tag}","{_b64(bytes(base.__getitem__(value, slice(None))))}"]'
         if base is dict:
             tag = "od" if kind is OrderedDict else "ct" if kind is Counter else "d"
-            return self.pairs(tag, list(dict.items(value)), depth)
+            return self.pairs(tag, list((OrderedDict if tag == "od" else dict).items(value)), depth)
         tag = {list: "l", tuple: "t", set: "S", frozenset: "F", deque: "dq"}[base]
         return self.all(tag, list(base.__iter__(value)), depth)
 

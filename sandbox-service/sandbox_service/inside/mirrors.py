@@ -52,8 +52,7 @@ class Mirrors:
     def forget(self, number: int) -> None:
         self._seen.pop(number, None)
         if number in self.held:
-            del self._numbers[id(self.held[number])]
-            del self.held[number]
+            del self._numbers[id(self.held.pop(number))]
 
     def changed(self) -> list[int]:
         """Return the numbers of those that are not what the other side knows."""
@@ -71,12 +70,25 @@ class Mirrors:
             found += alone
 
 
+def base_of(value: Any) -> Any:
+    """Return the builtin type that a mutable value is, or is built on."""
+    kind = type(value)
+    if id(kind) in TAGS:
+        return kind
+    return next(one for one in (list, dict, set, deque, bytearray) if issubclass(kind, one))
+
+
+def items(value: Any) -> list[Any]:
+    """Return what a mutable value holds, pairs for a dict, by no method that it may have of its own."""
+    base = base_of(value)
+    return [*base.items(value)] if issubclass(base, dict) else [*base.__iter__(value)]
+
+
 def _parts(value: Any) -> list[Any]:
-    if isinstance(value, bytearray):
-        return [bytes(value)]
-    if isinstance(value, dict):
-        return [*value, *dict.values(value)]
-    return [*value]
+    if base_of(value) is bytearray:
+        return [bytes(bytearray.__getitem__(value, slice(None)))]
+    found = items(value)
+    return [part for pair in found for part in pair] if issubclass(type(value), dict) else found
 
 
 def _same(seen: list[Any], parts: list[Any]) -> bool:
@@ -86,17 +98,17 @@ def _same(seen: list[Any], parts: list[Any]) -> bool:
 
 
 def refill(value: Any, content: Any) -> None:
-    """Make a mutable value equal to another of its type."""
-    if isinstance(value, list | bytearray):
-        value[:] = content
+    """Make a mutable value equal to another of its type, by no method that it may have of its own."""
+    base = base_of(value)
+    if base in (list, bytearray):
+        base.__setitem__(value, slice(None), content)
+        return
+    base.clear(value)
+    if issubclass(base, dict):
+        for key, one in content.items():
+            base.__setitem__(value, key, one)
     else:
-        value.clear()
-        if isinstance(value, dict):
-            dict.update(value, content) if type(value) is not OrderedDict else value.update(content)
-        elif isinstance(value, set):
-            value.update(content)
-        else:
-            value.extend(content)
+        (set.update if base is set else deque.extend)(value, content)
 
 
 def _alone() -> int:

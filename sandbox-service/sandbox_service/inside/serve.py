@@ -8,6 +8,7 @@ carry stays here and is named by a number. What is mutable and goes by value is 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import marshal
 import operator
@@ -16,14 +17,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox_service.inside import codec, frames
-from sandbox_service.inside.mirrors import KINDS, TAGS, Mirrors, refill
+from sandbox_service.inside.mirrors import KINDS, Mirrors, refill
+from sandbox_service.inside.writer import Writer
 
 ASK = struct.Struct("!I")
 PART = struct.Struct("!BI")  # which part of an answer, length
 RESULT, ERROR, CHANGED, FORGOTTEN = range(4)
 _BUILTIN = (
-    "abs", "bool", "bytes", "complex", "dict", "dir", "divmod", "float", "format", "hash", "int",
+    "abs", "bool", "bytes", "callable", "complex", "dict", "dir", "divmod", "float", "format", "hash", "int",
     "isinstance", "issubclass", "iter", "len", "list", "next", "pow", "repr", "reversed", "round", "str",
+    "type",
 )  # fmt: skip
 
 
@@ -35,28 +38,6 @@ class Callback:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._server.call_back(self._number, args, kwargs)
-
-
-class Writer(codec.Writer):
-    """Writes the mutable values in a value by their numbers, and with what they hold where that is new.
-
-    changed  is itself one that the other side has, and has changed
-    """
-
-    def __init__(self, server: Server, changed: bool) -> None:
-        super().__init__(server.keep)
-        self.mirrors, self.changed, self.new = server.mirrors, changed, list[int]()
-
-    def text_of(self, value: Any, depth: int) -> str:
-        if id(type(value)) not in TAGS:
-            return super().text_of(value, depth)
-        number = self.mirrors.number(value)
-        if number is None:
-            number = self.mirrors.new(value)
-            self.new.append(number)
-        elif depth or not self.changed:
-            return f'["m","{number:#x}"]'
-        return f'["m","{number:#x}",{super().text_of(value, depth)}]'
 
 
 class Server:
@@ -73,6 +54,7 @@ class Server:
         self.read, self.send, self.space = read, send, space
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
+        self.told: set[int] = set()  # ids of classes and objects that were told; all of them are kept
         self.mirrors = Mirrors(1)
 
     def loop(self) -> Any:
@@ -90,7 +72,7 @@ class Server:
             if op == "result":
                 return self.value(args[0])
             if op == "raise":
-                raise _error(target, tuple(self.value(tree) for tree in args))
+                raise self.value(args[0])
             self.send(frames.VALUE, self.answer(op, target, args, kwargs))
 
     def answer(self, op: str, target: Any, args: Any, kwargs: Any) -> bytes:
@@ -133,19 +115,26 @@ class Server:
                 return getattr(self.value(target), *values)
             case "set":
                 return setattr(self.value(target), *values)
-            case "has":
-                return hasattr(self.value(target), *values)
+            case "del":
+                return delattr(self.value(target), *values)
+            case "method":
+                name, *values = values
+                named = {key: self.value(tree) for key, tree in kwargs}
+                return getattr(self.value(target), name)(*values, **named)
+            case "exit":
+                error = values[0]
+                return bool(self.value(target).__exit__(type(error), error, error.__traceback__))
         return _operation(op)(*values)
 
     def encode(self, value: Any, changed: bool = False) -> bytes:
         """Write a value. One that is too large is none, and nothing in it has a number."""
-        writer = Writer(self, changed)
+        writer = Writer(self.keep, self.mirrors, self.told, changed)
         data = codec.encode(value, None, writer)
+        whole = not data.startswith(b'["x"')
         for number in writer.new:
-            if data.startswith(b'["x"'):
-                self.mirrors.forget(number)
-            else:
-                self.mirrors.told(number)
+            (self.mirrors.told if whole else self.mirrors.forget)(number)
+        if not whole:
+            self.told.difference_update(writer.told_now)
         return data
 
     def keep(self, value: Any) -> int:
@@ -174,6 +163,8 @@ class Server:
                 return range(*body)
             case "h":
                 return self.objects[body]
+            case "exc":
+                return self.error(body[0], tuple(self.value(one) for one in body[1]))
             case "n":
                 return self.space[body]
             case "cb":
@@ -215,6 +206,14 @@ class Server:
             pass
         return codec.encode((("Exception",), "an exception that cannot be described", None))
 
+    def error(self, name: str, args: tuple[Any, ...]) -> BaseException:
+        """Make what a test or one of its functions raised."""
+        kind = self.space.get(name) or getattr(builtins, name, None)
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            with contextlib.suppress(TypeError):  # a UnicodeError, which wants five arguments
+                return kind(*args)
+        return RuntimeError(*args)
+
     def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the test run one of its functions."""
         payload = self.encode((number, tuple(args), tuple(kwargs.items())))
@@ -229,17 +228,6 @@ def _operation(name: str) -> Callable[..., Any]:
 
 def _part(number: int, payload: bytes) -> bytes:
     return PART.pack(number, len(payload)) + payload
-
-
-def _error(name: str, args: tuple[Any, ...]) -> BaseException:
-    """Make what a function of the test raised."""
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, BaseException):
-        try:
-            return kind(*args)
-        except TypeError:  # a UnicodeError, which wants five arguments
-            pass
-    return RuntimeError(*args)
 
 
 def _kinds(kind: Any) -> tuple[str, ...]:

@@ -1,0 +1,90 @@
+"""What of Python no object can answer for another, in a test that the judge runs: `is`, `type(x)`, and some
+builtins. Each is put in words that ask where the object is the program's. Standard library only.
+"""
+
+from __future__ import annotations
+
+import abc
+import ast
+import builtins
+import datetime
+import decimal
+import fractions
+from types import CodeType
+from typing import Any
+
+from sandbox_service.rpc_remote import Link, Own, Remote
+from sandbox_service.rpc_values import KINDS, LIBRARY
+
+_IS, _KIND = "<is>", "<type>"
+# They cross by value, and nobody knows whether two that are equal are one object.
+_COPIED = (
+    str, int, float, complex, bytes, tuple, frozenset, range, decimal.Decimal, fractions.Fraction,
+    datetime.date, datetime.datetime, datetime.time, datetime.timedelta,
+)  # fmt: skip
+
+
+def code(source: str, name: str) -> CodeType:
+    """Compile a text of the test's."""
+    tree = ast.parse(source)
+    bound = {
+        part.id for part in ast.walk(tree) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
+    bound |= {part.arg for part in ast.walk(tree) if isinstance(part, ast.arg)}
+    return compile(ast.fix_missing_locations(_Rewrite("type" not in bound).visit(tree)), name, "exec")
+
+
+class _Rewrite(ast.NodeTransformer):
+    def __init__(self, kinds: bool) -> None:
+        self.kinds = kinds
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.Compare(ops=[ast.Is() | ast.IsNot() as op], comparators=[right]):
+                if isinstance(right, ast.Constant) and right.value in (None, True, False, ...):
+                    return node
+                same = _called(_IS, node.left, right)
+                return same if isinstance(op, ast.Is) else ast.UnaryOp(ast.Not(), same)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id="type"), args=[one], keywords=[]) if self.kinds and not isinstance(
+                one, ast.Starred
+            ):
+                return _called(_KIND, one)
+        return node
+
+
+def _called(name: str, *args: ast.expr) -> ast.Call:
+    return ast.Call(ast.Name(name, ast.Load()), [*args], [])
+
+
+def given(link: Link) -> dict[str, Any]:
+    """Return the builtins of a text that is compiled by `code`."""
+
+    def same(one: object, other: object) -> bool:
+        if one is not other and type(one) is type(other) and type(one) in _COPIED and one == other:
+            raise link.untold("whether two equal values are one object cannot be told in the judge")
+        return one is other
+
+    def kind_of(one: Any) -> Any:
+        return link.ask("type", None, (one,), {}) if issubclass(type(one), Own) else type(one)
+
+    def is_instance(one: Any, kind: Any) -> bool:
+        if isinstance(kind, tuple):
+            return any(is_instance(one, part) for part in kind)
+        if not issubclass(type(one), Own) or type(kind) is Remote:
+            return isinstance(one, kind)
+        if issubclass(type(one), kind) and not isinstance(kind, abc.ABCMeta):
+            return True
+        known = isinstance(kind, type) and (kind in KINDS or kind.__module__ in LIBRARY[1:])
+        return known and link.ask("isinstance", None, (one, kind), {}) is True
+
+    def is_callable(one: Any) -> bool:
+        return link.ask("callable", None, (one,), {}) is True if isinstance(one, Own) else callable(one)
+
+    asking = {_IS: same, _KIND: kind_of, "isinstance": is_instance, "callable": is_callable}
+    return {**vars(builtins), **asking}
