@@ -8,8 +8,11 @@ Standard library only.
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+from sandbox_service.rpc_plan import MODULES
 
 
 class ProgramError(Exception):
@@ -70,13 +73,13 @@ class Errors:
         bases = self._bases(kinds)
         if bases[0].__name__ == kinds[0]:
             return bases[0]
-        return ProgramError if bases == (Exception,) else _made(kinds[0], bases)
+        return ProgramError if bases == (Exception,) else _made(kinds[0].rpartition(".")[2], bases)
 
     def _bases(self, kinds: Sequence[str]) -> tuple[type[Exception], ...]:
         """Return the nearest classes that are known, none of which is another's base."""
         found: list[type[Exception]] = []
         for name in kinds:
-            known = self.named.get(name) or getattr(builtins, name, None)
+            known = self.named.get(name) or _known(name)
             if (
                 isinstance(known, type)
                 and issubclass(known, Exception)
@@ -84,6 +87,13 @@ class Errors:
             ):
                 found.append(known)
         return tuple(found) or (Exception,)
+
+
+def _known(name: str) -> Any:
+    """Return a class of the builtins, or of a module of the library that the test may have."""
+    module, _, name = name.rpartition(".")
+    owner = sys.modules.get(module) if module.partition(".")[0] in MODULES else builtins
+    return getattr(owner, name, None) if not module or owner is not builtins else None
 
 
 def _made(name: str, bases: tuple[type[Exception], ...]) -> type[Exception]:

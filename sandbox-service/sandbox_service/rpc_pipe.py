@@ -6,6 +6,7 @@ what a program's own value may decide. Standard library only, and of this room w
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import marshal
 import struct
@@ -72,6 +73,8 @@ class Reader(decode.Reader):
                 return self.kept(
                     decode.type_name(name), decode.number(number), decode.number(kind), kept, content
                 )
+            case ["cb", number] if 0 <= decode.number(number) < len(self.pipe.functions):
+                return self.pipe.functions[decode.number(number)]
             case ["py", ["s", str() as module], ["s", str() as name]] if module in LIBRARY:
                 found = getattr(importlib.import_module(module), name, None)
                 if isinstance(found, type):
@@ -121,6 +124,7 @@ class Pipe(Link):
         self.over: Gone | NotCarried | Untold | None = None
         self.mirrors = Mirrors(-1)
         self.remotes: dict[int, Any] = {}
+        self._callbacks: dict[Callable[..., Any], int] = {}
         self._kinds: dict[int, type] = {}
         self._numbers: dict[int, tuple[Any, int]] = {}  # by id, with what holds it, or knows whether it lives
 
@@ -145,8 +149,14 @@ class Pipe(Link):
         send(ASK, marshal.dumps((op, target, packed, named, changed, forgotten), 2))
 
     def callback(self, function: Callable[..., Any]) -> int:
-        self.functions.append(function)
-        return len(self.functions) - 1
+        try:
+            return self._callbacks[function]
+        except (KeyError, TypeError):  # new, or of a class that has no hash
+            self.functions.append(function)
+            number = len(self.functions) - 1
+        with contextlib.suppress(TypeError):
+            self._callbacks[function] = number
+        return number
 
     def remote(self, kind: str, number: int) -> Any:
         """Return what stands for an object of the program: the same one each time."""

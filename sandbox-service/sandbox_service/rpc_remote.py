@@ -128,9 +128,7 @@ class Remote(Own):
 
     def __iter__(self) -> Iterator[Any]:
         iterator = self.__ask("iter", self)
-        if not isinstance(iterator, Remote):
-            return iter(iterator)
-        return _items(iterator)
+        return iterator if type(iterator) is Remote else iter(iterator)
 
     def __next__(self) -> Any:
         return self.__ask("next", self)
@@ -166,14 +164,6 @@ class Remote(Own):
     def __untold(self, other: object, what: str) -> Untold:
         link: Link = self.__link
         return link.untold(f"an object of the program is {what} a value, {type(other).__name__}")
-
-
-def _items(iterator: Remote) -> Iterator[Any]:
-    while True:
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
 
 
 def _ordered(name: str) -> Callable[[Remote, object], bool]:

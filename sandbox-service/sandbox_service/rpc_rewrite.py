@@ -1,5 +1,6 @@
-"""What of Python no object can answer for another, in a test that the judge runs: `is`, `type(x)`, and some
-builtins. Each is put in words that ask where the object is the program's. Standard library only.
+"""What of Python no object can answer for another, in a test that the judge runs: `is`, `type(x)`, some
+builtins, and what a test imports. Each is put in words that ask where the object is the program's. Standard
+library only, and of this room what is.
 """
 
 from __future__ import annotations
@@ -7,16 +8,21 @@ from __future__ import annotations
 import abc
 import ast
 import builtins
+import dataclasses
 import datetime
 import decimal
 import fractions
+import types
 from types import CodeType
 from typing import Any
 
+from sandbox_service.rpc_library import PYTEST
+from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_remote import Link, Own, Remote
 from sandbox_service.rpc_values import KINDS, LIBRARY
 
 _IS, _KIND = "<is>", "<type>"
+_OF_DATACLASSES = ("asdict", "astuple", "fields", "is_dataclass", "replace")
 # They cross by value, and nobody knows whether two that are equal are one object.
 _COPIED = (
     str, int, float, complex, bytes, tuple, frozenset, range, decimal.Decimal, fractions.Fraction,
@@ -86,5 +92,29 @@ def given(link: Link) -> dict[str, Any]:
     def is_callable(one: Any) -> bool:
         return link.ask("callable", None, (one,), {}) is True if isinstance(one, Own) else callable(one)
 
-    asking = {_IS: same, _KIND: kind_of, "isinstance": is_instance, "callable": is_callable}
+    def dataclass_function(name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if args and issubclass(type(args[0]), Own):
+                return link.ask("call", ("py", ("dataclasses", name)), args, kwargs)
+            return getattr(dataclasses, name)(*args, **kwargs)
+
+        return call
+
+    def import_(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
+        if name == "pytest":
+            return PYTEST
+        if name == "dataclasses":
+            asking = {one: dataclass_function(one) for one in _OF_DATACLASSES}
+            return types.SimpleNamespace(**{**vars(dataclasses), **asking})
+        if name.partition(".")[0] not in MODULES:
+            raise ImportError(f"the module {name!r} is not available to the judge")
+        return __import__(name, space, local, wanted, level)
+
+    asking = {
+        "__import__": import_,
+        _IS: same,
+        _KIND: kind_of,
+        "isinstance": is_instance,
+        "callable": is_callable,
+    }
     return {**vars(builtins), **asking}

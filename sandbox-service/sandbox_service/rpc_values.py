@@ -105,7 +105,7 @@ def _function(value: Any, link: Link) -> Any:
         ):  # the type of something it was given
             raise Untold(f"the type `{name}` is passed back to the program")
         raise NotCarried(f"the test's class `{name}` is passed to the program")
-    return "cb", link.callback(value)
+    return "cb", (link.callback(value), str(getattr(value, "__name__", type(value).__name__)))
 
 
 def content(number: int, value: Any, link: Link, depth: int = 0) -> Any:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from sandbox_service import rpc_rewrite
 from sandbox_service.judge_worker import lock, printable
-from sandbox_service.rpc_library import PYTEST, Failed, run_collected
+from sandbox_service.rpc_library import Failed, run_collected
 from sandbox_service.rpc_pipe import END, JOB, RESULT, Gone, Pipe, receive, send
 from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_remote import NotCarried, Untold
@@ -37,14 +37,6 @@ _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal
 _SLEEPS = {"x86_64": (35, 230, 39), "aarch64": (101, 115, 172)}  # nanosleep clock_nanosleep getpid
 
 # --- one test ----------------------------------------------------------------------------------------
-
-
-def _import(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
-    if name == "pytest":
-        return PYTEST
-    if name.partition(".")[0] not in MODULES:
-        raise ImportError(f"the module {name!r} is not available to the judge")
-    return __import__(name, space, local, wanted, level)
 
 
 def run(source: str, setup: str, names: list[str], errors: list[str], collect: list[str]) -> tuple[str, str]:
@@ -64,7 +56,7 @@ def run(source: str, setup: str, names: list[str], errors: list[str], collect: l
 def _ran(pipe: Pipe, source: str, setup: str, names: list[str], collect: list[str]) -> tuple[str, str]:
     try:
         space: dict[str, Any] = {
-            "__builtins__": {**rpc_rewrite.given(pipe), "__import__": _import},
+            "__builtins__": rpc_rewrite.given(pipe),
             "__name__": "test",
         }
         exec(rpc_rewrite.code(setup, "<setup>"), space)

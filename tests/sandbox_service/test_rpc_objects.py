@@ -54,6 +54,16 @@ CLASSES = (
     "class L(Exception): pass\nclass E(L): pass\ndef g(): raise E(1)\n"
     "def caught(h):\n    try: h()\n    except L as e: return e.args\ndef kind(x): return type(x)"
 )
+FUNCTIONS = (
+    "import functools, json, decimal\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n"
+    "    x: int\nclass Bus:\n    def __init__(self): self.on = []\n    def off(self, f): self.on.remove(f)\n"
+    "    def go(self, x): return [f(x) for f in self.on]\n"
+    "def memo(f):\n    seen = {}\n    @functools.wraps(f)\n"
+    "    def kept(x): return seen[x] if x in seen else seen.setdefault(x, f(x))\n    return kept\n"
+    "class It:\n    n = 3\n    def __iter__(self): return self\n    def __next__(self):\n"
+    "        if not self.n: raise StopIteration\n        self.n -= 1\n        return self.n\n"
+    "def load(s): return json.loads(s)\ndef divide(): return decimal.Decimal(1) / 0"
+)
 # Each holds in one process with the program.
 HOLDING = [
     (STACK, "s = Stack()\nassert s.push(3) is s and s == [3] and len(s) == 1 and s.top() == s[0] == 3\n"
@@ -89,6 +99,17 @@ HOLDING = [
     (MANAGER.format(suppressed="ValueError"), "m = M()\nwith m as k: fail()\nwith m: raise "
     "ValueError('mine')\n"
      "with m: pass\nassert k is m and m.log == ['in', 'ValueError', 'in', 'ValueError', 'in', None]"),
+    (FUNCTIONS, "seen = []\ndef h(x): return x + 1\nb = Bus()\nb.on += [h, seen.append]\n"
+                "assert b.go(1) == [2, None]\n"
+                "assert b.on[0] is h\nb.off(h)\nassert b.go(2) == [None] and seen == [1, 2]"),
+    (FUNCTIONS, "n = []\n@memo\ndef sq(x): n.append(x); return x * x\n"
+                "assert sq(3) == sq(3) == 9 and n == [3] and sq.__name__ == 'sq'"),
+    (FUNCTIONS, "i = It()\nassert iter(i) is i and next(i) == 2\nassert list(i) == [1, 0] and next(i, None) is None"),
+    (FUNCTIONS, "import dataclasses, decimal, json\np = P(1)\ntry: p.x = 2\n"
+                "except dataclasses.FrozenInstanceError: pass\nelse: assert 0\ntry: load('{')\n"
+                "except json.JSONDecodeError as e: assert e.pos == 1\nelse: assert 0\ntry: divide()\n"
+                "except decimal.DivisionByZero: pass\nelse: assert 0\n"
+                "assert dataclasses.asdict(p) == {'x': 1} and dataclasses.replace(p, x=2).x == 2"),
     (CLASSES, "for _ in [1]: assert issubclass(B, A) and issubclass(A, object) and not issubclass(A, "
     "(B, int))"),
     (CLASSES, "a = A()\nassert type(a) is A and type(B()) is not A and a.__class__.__name__ == 'A'\n"

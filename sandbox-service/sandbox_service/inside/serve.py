@@ -18,26 +18,17 @@ from typing import Any
 
 from sandbox_service.inside import codec, frames
 from sandbox_service.inside.mirrors import KINDS, Mirrors, refill
-from sandbox_service.inside.writer import Writer
+from sandbox_service.inside.writer import Callback, Writer
 
 ASK = struct.Struct("!I")
 PART = struct.Struct("!BI")  # which part of an answer, length
 RESULT, ERROR, CHANGED, FORGOTTEN = range(4)
+_UNNAMED = ("builtins", "program")
 _BUILTIN = (
     "abs", "bool", "bytes", "callable", "complex", "dict", "dir", "divmod", "float", "format", "hash", "int",
     "isinstance", "issubclass", "iter", "len", "list", "next", "pow", "repr", "reversed", "round", "str",
     "type",
 )  # fmt: skip
-
-
-class Callback:
-    """A function of the test, called by the program: the test runs it, and answers."""
-
-    def __init__(self, server: Server, number: int) -> None:
-        self._server, self._number = server, number
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._server.call_back(self._number, args, kwargs)
 
 
 class Server:
@@ -55,6 +46,7 @@ class Server:
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.told: set[int] = set()  # ids of classes and objects that were told; all of them are kept
+        self.callbacks: dict[int, Callback] = {}
         self.mirrors = Mirrors(1)
 
     def loop(self) -> Any:
@@ -168,7 +160,10 @@ class Server:
             case "n":
                 return self.space[body]
             case "cb":
-                return Callback(self, body)
+                number, name = body
+                if number not in self.callbacks:
+                    self.callbacks[number] = Callback(self.call_back, number, name)
+                return self.callbacks[number]
             case "py":
                 found: Any = importlib.import_module(body[0])
                 for name in body[1].split("."):
@@ -231,5 +226,12 @@ def _part(number: int, payload: bytes) -> bytes:
 
 
 def _kinds(kind: Any) -> tuple[str, ...]:
-    """Return the names of a class and its bases, nearest first; none of what is no class."""
-    return tuple(one.__name__ for one in kind.__mro__ if one is not object) if isinstance(kind, type) else ()
+    """Return the names of a class and its bases, nearest first, with the library's module; none of what is no
+    class."""
+    if not isinstance(kind, type):
+        return ()
+    return tuple(
+        one.__name__ if one.__module__ in _UNNAMED else f"{one.__module__}.{one.__name__}"
+        for one in kind.__mro__
+        if one is not object
+    )

@@ -5,7 +5,7 @@ Beside what `codec` writes:
     an object that stays here ["h","module.Type",number]
     a mutable value ["m",number,value], and ["m",number] where the other side has it: see `mirrors`
     an object of a class that derives from a builtin ["k","module.Type",number,its class's number,names,value]
-    a class that the other side has ["py",module,name]
+    a class that the other side has ["py",module,name]   a function of the test's ["cb",number]
 
 Standard library only.
 """
@@ -13,6 +13,7 @@ Standard library only.
 from __future__ import annotations
 
 import sys
+import types
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,20 @@ from sandbox_service.inside.mirrors import TAGS, Mirrors, base_of
 _MUTABLE = (list, dict, set, bytearray, deque)
 _PLAIN = {id(kind) for kind in (str, int, float, bool, type(None), tuple, bytes, complex, frozenset, range)}
 _LIBRARY = ("builtins", "collections", "datetime", "decimal", "fractions")
+
+
+class Callback:
+    """A function of the test, called by the program: the test runs it, and answers."""
+
+    def __init__(self, call: Callable[[int, Any, Any], Any], number: int, name: str) -> None:
+        self._call, self._number = call, number
+        self.__name__ = self.__qualname__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self._number, args, kwargs)
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
 
 
 class Writer(codec.Writer):
@@ -45,6 +60,8 @@ class Writer(codec.Writer):
             return super().text_of(value, depth)
         if isinstance(value, type) and (module := _library(value)):
             return f'["py",{self.string(module)},{self.string(value.__name__)}]'
+        if kind is Callback:
+            return f'["cb","{value._number:#x}"]'
         base = codec.base_of(kind)
         if base is None:
             return super().text_of(value, depth)
