@@ -104,7 +104,8 @@ HOLDING = [
                 "assert b.on[0] is h\nb.off(h)\nassert b.go(2) == [None] and seen == [1, 2]"),
     (FUNCTIONS, "n = []\n@memo\ndef sq(x): n.append(x); return x * x\n"
                 "assert sq(3) == sq(3) == 9 and n == [3] and sq.__name__ == 'sq'"),
-    (FUNCTIONS, "i = It()\nassert iter(i) is i and next(i) == 2\nassert list(i) == [1, 0] and next(i, None) is None"),
+    (FUNCTIONS, "i = It()\nassert iter(i) is i and next(i) == 2\n"
+                "assert list(i) == [1, 0] and next(i, None) is None"),
     (FUNCTIONS, "import dataclasses, decimal, json\np = P(1)\ntry: p.x = 2\n"
                 "except dataclasses.FrozenInstanceError: pass\nelse: assert 0\ntry: load('{')\n"
                 "except json.JSONDecodeError as e: assert e.pos == 1\nelse: assert 0\ntry: divide()\n"
