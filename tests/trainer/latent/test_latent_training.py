@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -12,14 +10,25 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from tests.trainer.latent.conftest import (
+    ENVIRONMENT,
+    WIDTH,
+    K,
+    argv,
+    evaluations,
+    hidden,
+    metrics,
+    run,
+    run_as_two,
+    state_of,
+    talks,
+)
 
-from shared.ports import free_port
 from shared.wire_latents import Turn
 from trainer.channels.latent.message_file import read_letter
 from trainer.channels.latent.teacher import LocalTeacher, RemoteTeacher
@@ -31,74 +40,7 @@ from trainer.config_latent import Service as Decoders
 from trainer.supervise import Service
 
 pytestmark = pytest.mark.slow
-WIDTH, K = 48, 4
 DATA = Path(os.environ.get("PSUEDOPTIMAL_DATA", "../shared/data")) / "conversations" / "alfworld_120.json"
-
-
-@pytest.fixture(scope="module")
-def teacher_folder(tmp_path_factory: pytest.TempPathFactory, build: Any) -> Path:
-    folder: Path = build(tmp_path_factory.mktemp("teacher"), seed=1, width=WIDTH)
-    return folder
-
-
-def hidden(folder: Path, ids: list[str]) -> Path:
-    chance = np.random.default_rng(0)
-    rows = [chance.normal(size=(5, WIDTH)).tolist() for _ in ids]
-    made = Dataset.from_dict({"task_id": ids, "hidden_state": rows, "plan": ["first, then"] * len(ids)})
-    DatasetDict({"train": made}).save_to_disk(str(folder / "hidden"))
-    return folder / "hidden"
-
-
-def talks(folder: Path, count: int) -> Path:
-    rows = [
-        {"id": f"t{n}", "conversations": [{"from": "human", "value": f"Sort these numbers: {n}, 1, 2."},
-                                          {"from": "gpt", "value": "They can be sorted."}]}
-        for n in range(count)
-    ]  # fmt: skip
-    (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
-    return folder / "data.json"
-
-
-def argv(out: Path, teacher: Path, student: Path, data: Path, states: Path, *more: str) -> list[str]:
-    """The seed's quick start, with its own flags."""
-    return [
-        "train", "latent", "--teacher_model_name_or_path", str(teacher), "--student_model_name_or_path",
-        str(student), "--data_path", str(data), "--hf_hidden_repo", str(states), "--output_dir", str(out),
-        "--K", str(K), "--teacher_in_process", "--device", "cpu", "--threads", "1", "--head_heads", "4",
-        "--head_dropout", "0", "--logging_steps", "1", "--json", *more,
-    ]  # fmt: skip
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(words: list[str]) -> Ended:
-    """Run a command in this process, which has everything imported already."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(words)
-    return Ended(code, out.getvalue(), err.getvalue())
-
-
-def run_as_two(words: list[str]) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-         str(free_port()), "-m", "trainer.cli", *words],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
-def metrics(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_quick_start_runs_on_models_of_different_widths(
@@ -175,7 +117,9 @@ def test_two_processes_have_the_loss_curve_of_one(
 ) -> None:
     data, states = talks(tmp_path, 16), hidden(tmp_path, [f"t{n}" for n in range(16)])
     # KL weights hang together over a process's own batch: they are left out of what must be equal.
-    same = ["--max_steps", "4", "--eval_ratio", "0", "--kl_weight", "0", "--learning_rate", "0.001"]
+    # Five are held out, two at a time: of the last round the first process has one, the second has none.
+    same = ["--max_steps", "4", "--eval_ratio", "0.3125", "--eval_steps", "2", "--save_steps", "2",
+            "--kl_weight", "0", "--learning_rate", "0.001"]  # fmt: skip
     one = argv(tmp_path / "one", teacher_folder, student_folder, data, states, *same,
                "--per_device_train_batch_size", "4")  # fmt: skip
     two = argv(tmp_path / "two", teacher_folder, student_folder, data, states, *same,
@@ -185,6 +129,13 @@ def test_two_processes_have_the_loss_curve_of_one(
     for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert a["step"] == b["step"]
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.02)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    for a, b in zip(evaluations(tmp_path / "one"), evaluations(tmp_path / "two"), strict=True):
+        for name in ("step", "loss", "ce", "align", "window_tokens"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4), name
+    # The best is chosen by the very figure that is told.
+    for out in (tmp_path / "one", tmp_path / "two"):
+        assert state_of(out, 4)["best_metric"] == min(row["loss"] for row in evaluations(out))
 
 
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, teacher_folder: Path, student_folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from trainer.channels.callbacks import StepRecorder, say
+from trainer.channels.callbacks import StepRecorder, everywhere, say
 from trainer.channels.chance import Chance
 from trainer.channels.latent.engine import LatentTrainer, terms
 from trainer.runs import Run
@@ -59,7 +59,7 @@ class Recorder(StepRecorder):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.chance = Chance.now()
         trainer, spent = self.trainer, time.monotonic() - self._started
-        self.row = {**terms(trainer.replies), "guided": trainer.guided, "epoch": state.epoch}
+        self.row = {**terms(everywhere(trainer.replies)), "guided": trainer.guided, "epoch": state.epoch}
         self.row |= {"time/step_s": spent, "time/teacher_s": trainer.teacher_s}
         self.seconds["train"] += spent - trainer.teacher_s
         self.seconds["teacher"] += trainer.teacher_s
@@ -98,7 +98,6 @@ class Evaluations(TrainerCallback):
         figures = {
             name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")
         }
-        figures |= {f"{name}": value for name, value in terms(self._recorder.trainer.evaluated).items()}
         self._recorder.seconds["evaluate"] += figures.get("runtime", 0.0)
         best = state.best_metric is None or figures["loss"] < state.best_metric
         if self._run is not None:

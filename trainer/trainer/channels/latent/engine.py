@@ -14,6 +14,7 @@ from transformers import Trainer
 from shared.errors import InvalidRequest, NoAnswer
 from shared.wire_latents import LatentLossReply
 from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere
+from trainer.channels.chance import Chance
 from trainer.channels.latent.batches import at_fault, told
 from trainer.channels.latent.mixing import mixed
 from trainer.channels.latent.student import Spoken
@@ -26,7 +27,8 @@ from trainer.tasks.conversations import Conversation
 class LatentTrainer(Trainer):
     """A Trainer whose loss comes from the frozen teacher, with its gradient.
 
-    replies    what the teacher said since the last step's end, this process's
+    replies    what the teacher said since the last step's end, this process's, without its gradients
+    evaluated  the same of the evaluation at hand, of no conversation twice
     teacher_s  seconds waited for it since then
     """
 
@@ -60,24 +62,41 @@ class LatentTrainer(Trainer):
         raises  Halted, on every rank, if any rank's teacher gives no answer
         """
         spoken: Spoken = model(inputs["input_ids"], inputs["attention_mask"], inputs["data"])
+        rows: Sequence[Conversation] = inputs["conversations"].rows
+        if not model.training:
+            rows = rows[: self._first_time(len(rows))]
         started, missing, reply = time.monotonic(), "", None
         try:
             if self.config.plan_mixing and model.training:
-                spoken = spoken._replace(latents=self._mixed(spoken, inputs["conversations"].rows))
-            reply = self._asked(spoken, inputs, gradient=torch.is_grad_enabled())
+                spoken = spoken._replace(latents=self._mixed(spoken, rows))
+            reply = self._asked(spoken, rows, gradient=torch.is_grad_enabled()) if rows else None
         except NoAnswer as error:
             missing = str(error)
         except InvalidRequest as error:
-            raise at_fault(error, inputs["conversations"].rows, self.config.data_path) from error
+            raise at_fault(error, rows, self.config.data_path) from error
         if self.accelerator.num_processes > 1:
             missing = next(filter(None, everywhere([missing])), "")
-        if missing or reply is None:
+        if missing:
             raise Halted(missing)
-        self.teacher_s += time.monotonic() - started
-        (self.replies if model.training else self.evaluated).append(reply)
+        self.teacher_s += time.monotonic() - started if model.training else 0.0
+        if reply is None:
+            return torch.zeros((), device=spoken.latents.device)
+        (self.replies if model.training else self.evaluated).append(
+            reply.model_copy(update=dict.fromkeys(("gradient", "bop_gradient", "eop_gradient")))
+        )
         if not torch.is_grad_enabled():
             return torch.tensor(reply.loss, device=spoken.latents.device)
         return teacher_loss(spoken.latents, spoken.bop, spoken.eop, reply)
+
+    def _first_time(self, rows: int) -> int:
+        """Return how many of a batch's rows, its first, are evaluated for the first time.
+
+        accelerate fills up the last round of the processes with rows from the beginning.
+        """
+        loaded = self.accelerator.gradient_state
+        if not loaded.end_of_dataloader or loaded.remainder <= 0:
+            return rows
+        return min(rows, max(0, loaded.remainder - self.accelerator.process_index * rows))
 
     def _mixed(self, spoken: Spoken, rows: Sequence[Conversation]) -> Tensor:
         plans = [row.plan for row in rows if row.plan]
@@ -86,15 +105,15 @@ class LatentTrainer(Trainer):
         given = [next(embedded) if row.plan else None for row in rows]
         return mixed(spoken.latents, given, spoken.eop, share)
 
-    def _asked(self, spoken: Spoken, inputs: dict[str, Any], *, gradient: bool) -> LatentLossReply:
+    def _asked(self, spoken: Spoken, rows: Sequence[Conversation], *, gradient: bool) -> LatentLossReply:
         config, guided = self.config, self.guided if gradient else 1.0
         # At weight 0 stored states would cost the teacher two more passes for figures alone.
         data = spoken.data_latents if config.kl_weight or config.align_weight else None
         return self.teacher.loss(
-            to_wire(spoken.latents.float()),
-            [told(row, config.layout) for row in inputs["conversations"].rows],
+            to_wire(spoken.latents[: len(rows)].float()),
+            [told(row, config.layout) for row in rows],
             layout=config.layout, bop=to_wire(spoken.bop), eop=to_wire(spoken.eop),
-            data_latents=None if data is None else to_wire(data.float()),
+            data_latents=None if data is None else to_wire(data[: len(rows)].float()),
             ce_weight=config.ce_weight, kl_weight=guided * config.kl_weight,
             align_weight=guided * config.align_weight, kl_temperature=config.kl_temperature,
             window=config.window, max_length=config.model_max_length, gradient=gradient,
@@ -108,17 +127,18 @@ class LatentTrainer(Trainer):
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
         return loss.detach(), None, None
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and add the terms of the loss to the figures."""
-        self.evaluated = []
-        figures: dict[str, float] = super().evaluate(*args, **kwargs)
-        return figures
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluate: the terms over all processes' rows are the figures, and chance is left as it was."""
+        self.evaluated, chance = [], Chance.now()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        chance.restore()
+        found = terms(everywhere(self.evaluated))
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's own figures, so that every tracker gets them."""
-        if "eval_loss" in logs:
-            logs.update({f"eval_{name}": value for name, value in terms(self.evaluated).items()})
-        elif "train_runtime" not in logs:
+        if "eval_loss" not in logs and "train_runtime" not in logs:
             logs.update({k: v for k, v in self.recorder.row.items() if isinstance(v, int | float)})
         super().log(logs, start_time)
 
@@ -137,12 +157,15 @@ class LatentTrainer(Trainer):
 
 
 def terms(replies: list[LatentLossReply]) -> dict[str, float]:
-    """Return the mean of every term over a step's batches; a term that none has is absent."""
+    """Return the mean of every term over the conversations; a term that none has is absent.
+
+    A batch counts by its conversations: a short last one no more than its share.
+    """
     found: dict[str, float] = {}
     for name in ("loss", "ce", "kl", "align"):
-        values = [value for reply in replies if (value := getattr(reply, name)) is not None]
-        if values:
-            found[name] = sum(values) / len(values)
+        met = [(value, len(each.rows)) for each in replies if (value := getattr(each, name)) is not None]
+        if met:
+            found[name] = sum(value * rows for value, rows in met) / sum(rows for _, rows in met)
     found["window_tokens"] = sum(reply.window_tokens for reply in replies)
     found["weighted_tokens"] = sum(reply.weighted or 0 for reply in replies)
     found["cut_tokens"] = sum(row.cut for reply in replies for row in reply.rows)
