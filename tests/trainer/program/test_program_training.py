@@ -16,9 +16,11 @@ import pytest
 
 from trainer.channels.program.callbacks import HeldOutSequences
 from trainer.channels.program.heldout import Evaluation
+from trainer.channels.program.policy import write_programs
 from trainer.cli import main
 from trainer.config import ConfigError, resolve
 from trainer.config_program import ProgramConfig
+from trainer.measure.programs_coders import load_coder
 from trainer.runs import COMPLETE, Run
 from trainer.supervise import Service
 
@@ -181,14 +183,40 @@ def test_two_processes_do_not_write_to_one_run(
     assert "is writing to this run" in capsys.readouterr().err
 
 
-def test_a_warm_start_teaches_and_the_run_begins_from_it(
+def test_an_adapter_is_measured_on_the_warm_started_model_it_was_trained_on(
     tiny_coder: Path, sandbox: Service, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "warm"
-    more = ["--warm-start", "--warm-start-steps", "3", "--warm-start-batch", "2", "--num-epochs", "1"]
-    assert main(argv(folder, tiny_coder, sandbox, *more)) == 0
-    assert (folder / "warm-start" / "model.safetensors").is_file()
-    assert len(metrics(folder)) == 3
+    """The warm start makes the coder forget all it knew, and REINFORCE changes next to nothing."""
+    folder, held = tmp_path / "warm", tmp_path / "held.jsonl"
+    rows = [{"sequence": [value] * n} for n in (4, 5) for value in (10, 20, 30)]
+    held.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = [
+        "--warm-start", "--warm-start-steps", "3", "--warm-start-batch", "2", "--num-epochs", "1",
+        "--warm-start-learning-rate", "0.5", "--learning-rate", "1e-9", "--eval_data_path", str(held),
+    ]  # fmt: skip
+    flags = argv(folder, tiny_coder, sandbox, *more)
+    flags.remove("--no-lora")
+    assert main(flags) == 0
+    assert (folder / "warm-start" / "model.safetensors").is_file() and len(metrics(folder)) == 1
+    summary = Run(folder).read_json("summary.json")
+    before, after = summary["untrained"], summary["heldout"]
+    assert {name: after[name] for name in before} == before
+    assert before["accuracy"] == 0 < solved(str(tiny_coder), rows)
+    # Wherever the run folder lies by then; and an adapter that lies elsewhere says where it belongs.
+    moved = folder.rename(tmp_path / "moved")
+    assert solved(str(moved), rows) == 0
+    with pytest.raises(ConfigError, match="is an adapter; give the run it is of"):
+        load_coder(str(moved / "checkpoints" / "best"))
+    (moved / "warm-start").rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="put that folder back"):
+        load_coder(str(moved))
+
+
+def solved(coder: str, rows: list[dict[str, Any]]) -> int:
+    """Return how many of such sequences a coder writes the shortest program of."""
+    texts = write_programs(load_coder(coder, device="cpu"), [row["sequence"] for row in rows], max_tokens=48)
+    wanted = [f"repeat_num({len(row['sequence'])}, {row['sequence'][0]})" for row in rows]
+    return sum(want in text for want, (text,) in zip(wanted, texts, strict=True))
 
 
 def test_screening_leaves_what_is_solved_now_and_then(

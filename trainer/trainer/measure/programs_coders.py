@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.channels.program.policy import Policy, load_policy
+from trainer.channels.program.policy import Policy, load_policy, load_trained
 from trainer.config import resolve
 from trainer.config_program import ProgramConfig
 from trainer.measure.folder import checkpoint_folder, own_settings
@@ -20,7 +20,7 @@ def load_coder(name: str, checkpoint: str = "best", **settings: object) -> Polic
     folder = Path(name)
     if (folder / "config.yaml").is_file():
         config = own_settings(ProgramConfig, folder, settings)
-        policy = load_policy(config, checkpoint_folder(folder, checkpoint))
+        policy = load_trained(config, folder, checkpoint_folder(folder, checkpoint))
     else:
         config = resolve(ProgramConfig, [], {"model_name": name, **settings})
         policy = load_policy(config)

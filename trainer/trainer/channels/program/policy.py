@@ -13,11 +13,13 @@ from trainer.channels.program.prompts import policy_messages
 from trainer.channels.sampling import sample
 from trainer.channels.text.student import Precision, precision
 from trainer.config import ConfigError
-from trainer.config_program import STARTER, Model
+from trainer.config_program import STARTER, Model, ProgramConfig
 from trainer.measure.students import ADAPTER, load_tokenizer
 
 # Prompts that are padded to one length; programs of one forward pass.
 BATCH = 128
+# The folder of a run that holds what its warm start made of the model.
+WARM = "warm-start"
 
 
 class Policy(NamedTuple):
@@ -39,12 +41,16 @@ class Policy(NamedTuple):
 def load_policy(config: Model, source: str | Path | None = None) -> Policy:
     """Load the policy of a run.
 
-    source  a checkpoint folder in place of the config's model: whole weights, or an adapter on them
+    source  a checkpoint folder in place of the config's model: whole weights, or an adapter on that model
     raises  ConfigError if it is no model, or its tokenizer has no chat template or end token
     """
     chosen = precision(config.models)
     folder = Path(source or config.source)
     adapter = (folder / ADAPTER).is_file()
+    if adapter and source is None:
+        raise ConfigError(
+            f"model_name={config.model_name!r} is an adapter; give the run it is of, or a whole model"
+        )
     root = config.source if adapter or source is None else str(source)
     if config.model_name == STARTER and not (Path(config.source) / "config.json").is_file():
         raise ConfigError(
@@ -63,6 +69,28 @@ def load_policy(config: Model, source: str | Path | None = None) -> Policy:
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise ConfigError(f"model_name={root!r}: its tokenizer lacks a chat template or an end token")
     return Policy(model, tokenizer, chosen)
+
+
+def warmed(config: ProgramConfig, run: Path) -> ProgramConfig:
+    """Return a run's settings with the model its REINFORCE begins with: what a warm start made of it, if any.
+
+    run  its folder, wherever that lies by now
+    """
+    return config.model_copy(update={"model_name": str(run / WARM)}) if config.warm_start else config
+
+
+def load_trained(config: ProgramConfig, run: Path, checkpoint: Path) -> Policy:
+    """Load a checkpoint of a run: whole weights, or an adapter on the model that its REINFORCE began with.
+
+    raises  ConfigError as load_policy does, and if that model is not in the run folder any more
+    """
+    adapter = (checkpoint / ADAPTER).is_file()
+    if adapter and config.warm_start and not (run / WARM / "config.json").is_file():
+        raise ConfigError(
+            f"{checkpoint}: an adapter on the run's warm-started model, and there is none in {run / WARM}; "
+            "put that folder back"
+        )
+    return load_policy(warmed(config, run), checkpoint)
 
 
 def _quantised(config: Model) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from trainer.channels.grpo import Ended, close, train_or_halt
 from trainer.channels.processes import join, patience_s
 from trainer.channels.program.callbacks import HeldOutSequences, Recorder
 from trainer.channels.program.heldout import Evaluation, evaluate, summary_of
-from trainer.channels.program.policy import Policy, load_policy
+from trainer.channels.program.policy import WARM, Policy, load_policy, load_trained, warmed
 from trainer.channels.program.program_code import length_bits
 from trainer.channels.program.prompts import policy_messages
 from trainer.channels.program.reinforce import ProgramTrainer
@@ -38,8 +38,6 @@ from trainer.config_program import ProgramConfig
 from trainer.runs import Run, read_state, resume_command
 from trainer.tasks.sequences_load import Splits, load_splits
 from trainer.tasks.sequences_shorten import shorten
-
-WARM = "warm-start"
 
 
 def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
@@ -108,14 +106,12 @@ def _introduce(config: ProgramConfig, run: Run | None) -> None:
 
 def _beginning(config: ProgramConfig, run: Run | None, folder: Path, splits: Splits) -> Policy:
     """Return the policy REINFORCE begins with: the model, or what a warm start made of it."""
-    warmed = folder / WARM
-    if not config.warm_start:
-        return load_policy(config)
-    if run is not None and not (warmed / "config.json").is_file():
+    out = folder / WARM
+    if config.warm_start and run is not None and not (out / "config.json").is_file():
         say(f"warm start: {config.warm_start_steps} supervised steps on generated pairs")
-        warm_start(load_policy(config), config, warmed, exclude={*splits.validation, *splits.heldout})
+        warm_start(load_policy(config), config, out, exclude={*splits.validation, *splits.heldout})
     PartialState().wait_for_everyone()
-    return load_policy(config.model_copy(update={"model_name": str(warmed)}))
+    return load_policy(warmed(config, folder))
 
 
 def _untrained(config: ProgramConfig, policy: Policy, splits: Splits, run: Run | None) -> Evaluation | None:
@@ -143,7 +139,7 @@ def _summarise(
     """Measure the best checkpoint on the held-out sequences and write summary.json."""
     assert untrained is not None and best is not None
     started = time.monotonic()
-    policy = load_policy(config, run.best)
+    policy = load_trained(config, run.folder, run.best)
     if not config.use_8bit_quantization:
         policy.model.to(policy.precision.device)
     found = evaluate(policy, splits.heldout, config, step=best.step, split="test")
