@@ -271,11 +271,19 @@ def test_a_run_with_nothing_left_to_learn_from_says_so(
     assert "screen_samples=4 leaves 0 of 2 training sequences" in said and "--resume" not in said
 
 
-def test_a_run_whose_time_is_over_says_what_it_went_on(
+def test_a_run_whose_time_is_over_says_what_it_went_on_and_takes_no_further_step(
     tiny_coder: Path, sandbox: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv(tmp_path / "short", tiny_coder, sandbox, "--max-seconds", "0.01")) == 0
+    folder = tmp_path / "short"
+    assert main(argv(folder, tiny_coder, sandbox, "--max-seconds", "0.01")) == 0
     assert "max_seconds=0.01 are over after step 1 of" in capsys.readouterr().err
+    names = ("metrics.jsonl", "evaluations.jsonl", "summary.json")
+    before = [(folder / name).read_text() for name in names[:2]]
+    (folder / names[2]).unlink()
+    assert main(["train", "program", "--resume", str(folder), "--sandbox-url", sandbox.url]) == 0
+    said = capsys.readouterr().err
+    assert "are over after step 1 of 9" in said and "--max-seconds gives it more" in said
+    assert [(folder / name).read_text() for name in names[:2]] == before and (folder / names[2]).is_file()
 
 
 def test_sequences_of_files_are_trained_on_and_a_bad_row_is_named(

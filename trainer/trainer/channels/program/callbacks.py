@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerControl, TrainerState
@@ -45,17 +46,11 @@ class Recorder(StepRecorder):
         self.row = row
         if self.run is not None:
             self.run.append("episodes.jsonl", episode_rows(step, batches))
-        limit, took = self.config.max_seconds, self.trained
-        if limit is not None and any(everywhere([sum(took.values()) >= limit])):
+        # The first process's clock, as it is the one that a checkpoint keeps.
+        if everywhere([is_over(self.config, self.seconds)])[0]:
             if step < state.max_steps:
-                spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items() if seconds)
-                say(f"max_seconds={limit:g} are over after step {step} of {state.max_steps}: {spent}")
+                say(over_after(self.config, self.seconds, step, state.max_steps))
             control.should_training_stop = control.should_save = True
-
-    @property
-    def trained(self) -> dict[str, float]:
-        """Where the time went that max_seconds is about: without the evaluations'."""
-        return {name: took for name, took in self.seconds.items() if name != "evaluate"}
 
     def theirs(self, logs: dict[str, Any]) -> dict[str, Any]:
         found = {ours: logs[name] for name, ours in RENAMED.items() if name in logs}
@@ -67,7 +62,23 @@ class Recorder(StepRecorder):
 
     def shortened(self, rest_s: float) -> float:
         limit = self.config.max_seconds
-        return rest_s if limit is None else min(rest_s, limit - sum(self.trained.values()))
+        return rest_s if limit is None else min(rest_s, limit - sum(trained(self.seconds).values()))
+
+
+def trained(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return where the time went that max_seconds is about: without the evaluations'."""
+    return {name: took for name, took in seconds.items() if name != "evaluate"}
+
+
+def is_over(config: ProgramConfig, seconds: Mapping[str, float]) -> bool:
+    """Whether a run has had its max_seconds."""
+    return config.max_seconds is not None and sum(trained(seconds).values()) >= config.max_seconds
+
+
+def over_after(config: ProgramConfig, seconds: Mapping[str, float], step: int, steps: int) -> str:
+    """Return what the person watching reads when they are over."""
+    spent = ", ".join(f"{name} {took:.0f} s" for name, took in trained(seconds).items() if took)
+    return f"max_seconds={config.max_seconds:g} are over after step {step} of {steps}: {spent}"
 
 
 class HeldOutSequences(HeldOutCallback):

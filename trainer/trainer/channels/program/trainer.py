@@ -21,7 +21,7 @@ from shared.errors import NoAnswer
 from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
 from trainer.channels.grpo import Ended, close, train_or_halt
 from trainer.channels.processes import join, patience_s
-from trainer.channels.program.callbacks import HeldOutSequences, Recorder
+from trainer.channels.program.callbacks import HeldOutSequences, Recorder, is_over, over_after
 from trainer.channels.program.heldout import Evaluation, evaluate, summary_of
 from trainer.channels.program.policy import WARM, Policy, load_policy, load_trained, warmed
 from trainer.channels.program.program_code import length_bits
@@ -62,7 +62,7 @@ def train(config: ProgramConfig, run: Run | None, folder: Path, checkpoint: Path
     samplers = Samplers(policy.model, config.sample_processes) if config.sample_processes > 1 else None
     if samplers is not None:
         policy = policy._replace(sampler=samplers)
-    trainer, epoch_steps = _trainer(config, policy, reward, folder)
+    trainer, epoch_steps = _trainer(config, policy, reward, folder, checkpoint)
     if config.screen_samples:
         trainer.screening = Screening(config, policy, reward, run)
     recorder = trainer.recorder = Recorder(trainer, reward, run)
@@ -151,12 +151,12 @@ def _summarise(
 
 
 def _trainer(
-    config: ProgramConfig, policy: Policy, reward: ProgramReward, folder: Path
+    config: ProgramConfig, policy: Policy, reward: ProgramReward, folder: Path, checkpoint: Path | None
 ) -> tuple[ProgramTrainer, int]:
     """Return the trainer and the steps of an epoch."""
     groups = config.batch_size * PartialState().num_processes
     epoch_steps = max(1, len(reward.sequences) // groups)
-    steps = config.train_steps or epoch_steps * config.num_epochs
+    steps = _steps(config, config.train_steps or epoch_steps * config.num_epochs, checkpoint)
     data = _data(reward.sequences, config, groups * steps)
     if "tensorboard" in config.report_to:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
@@ -168,6 +168,19 @@ def _trainer(
     trainer.config, trainer.reward, trainer.sampler = config, reward, policy.sampler
     trainer.remove_callback(PrinterCallback)
     return trainer, epoch_steps
+
+
+def _steps(config: ProgramConfig, steps: int, checkpoint: Path | None) -> int:
+    """Return how many steps there are: those of the checkpoint if the run has had its time by then.
+
+    The clock is looked at after each step, so that a run which only goes on would take one more.
+    """
+    if checkpoint is None or not is_over(config, seconds := read_state(checkpoint)["seconds"]):
+        return steps
+    done = int(checkpoint.name.rpartition("-")[2])
+    if done < steps:
+        say(over_after(config, seconds, done, steps) + "; --max-seconds gives it more")
+    return min(done, steps)
 
 
 def _data(sequences: Sequence[tuple[int, ...]], config: ProgramConfig, n: int) -> Dataset:
