@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from shared.clients import run as run_async
-from shared.errors import NoAnswer
+from shared.errors import NoAnswer, RequestRefused
 from trainer.channels.callbacks import Halted, say
 from trainer.channels.program.environment import judge
 from trainer.channels.program.execution import Executor
@@ -66,7 +66,8 @@ class Screening:
         step    steps done
         rows    [batch_size x samples] of this rank, as the data set has them
         model   the policy as it is now
-        raises  Halted, on every rank, if the sandbox is away; ConfigError if too little is left to begin with
+        raises  Halted, on every rank, if the sandbox is away or refuses; NothingToLearn if too little is left
+                to begin with
         """
         every = self.config.screen_every or step + 1
         begun = step // every * every
@@ -87,23 +88,23 @@ class Screening:
         found: list[Any] = [None]
         if self.run is not None:
             try:
-                found = [self._read(step) or self._look(step, model)]
-            except (NoAnswer, ConfigError) as error:
+                last = self._last(self.run)
+                found = [last if last and last.step == step else self._look(self.run, step, model, last)]
+            except NothingToLearn as error:
                 found = [error]
+            except (NoAnswer, RequestRefused, ConfigError) as error:
+                found = [Halted(f"no screening in front of step {step + 1}: {error}")]
         broadcast_object_list(found)
-        match found[0]:
-            case ConfigError():
-                raise found[0]
-            case NoAnswer():
-                raise Halted(f"no screening in front of step {step + 1}: {found[0]}")
+        if isinstance(found[0], Exception):
+            raise found[0]
         return Screened(*found[0])
 
-    def _read(self, step: int) -> Screened | None:
-        assert self.run is not None
-        return next((Screened(**row) for row in self.run.rows(SCREENINGS) if row["step"] == step), None)
+    def _last(self, run: Run) -> Screened | None:
+        rows = list(run.rows(SCREENINGS))
+        return Screened(**rows[-1]) if rows else None
 
-    def _look(self, step: int, model: Any) -> Screened:
-        assert self.run is not None
+    def _look(self, run: Run, step: int, model: Any, last: Screened | None) -> Screened:
+        """Return the sequences to learn from, or those of the last look if these are too few."""
         config, started = self.config, time.monotonic()
         n = len(self.reward.sequences)
         wanted = min(config.screen_sequences or n, n)
@@ -116,19 +117,19 @@ class Screening:
         self.seconds += spent
         say(f"screened at step {step}: {len(places)} of {wanted} sequences have programs of different worth")
         if len(places) < config.batch_size:
-            if self._now is None:
+            if last is None:
                 raise NothingToLearn(
                     f"screen_samples={config.screen_samples} leaves {len(places)} of {wanted} training "
                     "sequences, as programs of each other one are worth the same; a step takes batch_size="
                     f"{config.batch_size}: start another run, with more --train-sequences, other ones, or "
                     "--screen-samples 0: one that goes on has the settings it had"
                 )
-            places = self._now.places
+            places = last.places
         # No more than there are steps for: those first in which there is most to learn.
         taken = config.screen_every * config.batch_size * PartialState().num_processes
         places = places[: taken or None]
         found = Screened(step, wanted, places, spent)
-        self.run.append(SCREENINGS, [found._asdict()])
+        run.append(SCREENINGS, [found._asdict()])
         return found
 
 
