@@ -121,8 +121,15 @@ class Reinforce(Section):
     )
     temperature: float = Field(1.0, ge=0.01, le=10, description="of the policy while it trains")
     max_tokens: int = Field(512, ge=1, le=8192, description="tokens a program may have")
-    entropy_coef: float = Field(0.0, ge=0, le=10, description="entropy bonus, mean nats per token")
-    kl_coef: float = Field(0.0, ge=0, le=10, description="weight of the KL to the policy as it began")
+    entropy_coef: float = Field(
+        0.0, ge=0, le=10,
+        description="entropy bonus: times the mean nats per token, where reward_constant counts as 1",
+    )  # fmt: skip
+    kl_coef: float = Field(
+        0.0, ge=0, le=10,
+        description="times a program's KL to the policy as it began, in nats of all its tokens together, "
+        "where reward_constant counts as 1",
+    )  # fmt: skip
 
 
 class Game(Section):

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trainer.channels.grpo import close
 from trainer.channels.program.credit import line_advantages, lines_of_tokens, returns
 from trainer.channels.program.environment import Rollout, Rules
+from trainer.channels.program.policy import Policy
 from trainer.channels.program.reinforce import ProgramTrainer, by_length, token_advantages, trimmed
-from trainer.channels.program.reward_function import Batch
+from trainer.channels.program.reward_function import Batch, ProgramReward
+from trainer.channels.program.trainer import _trainer
+from trainer.channels.text.student import precision, quiet_libraries
+from trainer.config import resolve
+from trainer.config_program import ProgramConfig
+from trainer.starter.sequences_build import Recipe, new_model
+from trainer.starter.sequences_tokenizer import make_tokenizer
 
 LINES = ("a\n", "b\n", "c\n")
 PROMPT = 0
@@ -272,3 +281,33 @@ def test_trls_loss_with_our_advantages_is_the_mean_over_programs(tmp_path: Any) 
     first, second = (torch.autograd.grad(value, list(model.parameters())) for value in (loss, by_hand))
     for one, two in zip(first, second, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("max_tokens", [8, 512])
+def test_the_kl_is_that_of_whole_programs_however_many_tokens_they_may_have(
+    max_tokens: int, tmp_path: Path
+) -> None:
+    quiet_libraries()
+    flags = {"device": "cpu", "kl_coef": 0.03, "max_tokens": max_tokens, "gradient_checkpointing": False}
+    config = resolve(ProgramConfig, [], {**flags, "lora": {"r": 2, "dropout": 0.0}, "batch_size": 1})
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    model = new_model(Recipe(width=16, inner=16, layers=1, heads=1), tokenizer)
+    written = Policy(model, tokenizer, precision(config.models))
+    reward = ProgramReward(config, [(7, 7, 7)])
+    trainer, _ = _trainer(config, written, reward, tmp_path, None)
+    try:
+        trainer.current_gradient_accumulation_steps = 1
+        ids = torch.randint(5, 40, (2, 9), generator=torch.Generator().manual_seed(1))
+        played = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+        shown, reference = torch.ones(2, 3, dtype=torch.long), torch.full((2, 6), -2.0)
+        loss = trainer._compute_loss(trainer.model, {
+            "prompt_ids": ids[:, :3], "prompt_mask": shown, "completion_ids": ids[:, 3:],
+            "completion_mask": played, "advantages": torch.zeros(2, 6), "ref_per_token_logps": reference,
+        })  # fmt: skip
+        logits = trainer.model(input_ids=ids).logits[:, 2:-1]
+        own = torch.log_softmax(logits, -1).gather(2, ids[:, 3:, None])[..., 0]
+        kl = ((reference - own).exp() - (reference - own) - 1) * played
+        torch.testing.assert_close(loss, 0.03 * kl.sum(1).mean(), rtol=1e-4, atol=1e-6)
+    finally:
+        close(trainer, reward)

@@ -209,7 +209,9 @@ def grpo_config(
             # Each sample is used for one update, its sum of tokens is divided by a constant, and nothing is
             # divided by a standard deviation.
             num_iterations=1, steps_per_generation=config.gradient_accumulation_steps,
-            loss_type="dr_grpo", scale_rewards="none", beta=config.kl_coef,
+            loss_type="dr_grpo", scale_rewards="none",
+            # What the advantages are multiplied by as well, to be a program's sum and no token's share.
+            beta=config.kl_coef * config.max_tokens,
             entropy_coef=config.entropy_coef, num_generations=config.samples,
             max_completion_length=config.max_tokens, temperature=config.temperature, top_p=1.0, top_k=0,
             learning_rate=config.learning_rate, lr_scheduler_type=config.lr_scheduler,
