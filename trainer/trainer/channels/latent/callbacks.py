@@ -87,10 +87,13 @@ class Recorder(StepRecorder):
 
 
 class Evaluations(TrainerCallback):
-    """Write each evaluation to evaluations.jsonl and say whether it was the best so far."""
+    """Write each evaluation to evaluations.jsonl and say whether it was the best so far. None is left out."""
 
     def __init__(self, recorder: Recorder, run: Run | None) -> None:
         self._recorder, self._run = recorder, run
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._recorder.trainer.go_on()
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any
@@ -101,9 +104,10 @@ class Evaluations(TrainerCallback):
         self._recorder.seconds["evaluate"] += figures.get("runtime", 0.0)
         best = state.best_metric is None or figures["loss"] < state.best_metric
         if self._run is not None:
-            self._run.append(
-                "evaluations.jsonl", [{"step": state.global_step, "split": "validation", **figures}]
-            )
+            row = {"step": state.global_step, "split": "validation", **figures}
+            # A run that was killed after it made up for one makes up for it again.
+            seen = any(old["step"] == row["step"] for old in self._run.rows("evaluations.jsonl"))
+            self._run.append("evaluations.jsonl", [] if seen else [row])
             shown = "  ".join(
                 f"{name} {figures[name]:.4f}" for name in ("loss", "ce", "kl", "align") if name in figures
             )

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from shared.errors import InvalidRequest, NoAnswer
 from shared.wire_latents import LatentLossReply
-from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere
+from trainer.channels.callbacks import CheckpointCallback, Halted, StepRecorder, everywhere, say
 from trainer.channels.chance import Chance
 from trainer.channels.latent.batches import at_fault, told
 from trainer.channels.latent.mixing import mixed
@@ -149,11 +149,47 @@ class LatentTrainer(Trainer):
         # The rows stand in the run's order already, the same after a resume.
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
+    def go_on(self) -> None:
+        """Find the best checkpoint where the run lies now, and take the evaluation an outage has prevented.
+
+        raises  Halted, on every rank, if it is prevented again
+        """
+        state = self.state
+        if state.best_global_step is not None:
+            folder = self.checkpoints / f"checkpoint-{state.best_global_step}"
+            state.best_model_checkpoint = str(folder)
+            if not folder.is_dir():
+                if state.is_world_process_zero:
+                    say(f"{folder}: the best so far is not there any more; the best of what comes is kept")
+                state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+        # It is restored with the checkpoint, and every evaluation that is taken ends it.
+        if self.control.should_evaluate and self._determine_best_metric(self._evaluate(None, None), None):
+            state.best_model_checkpoint = str(self.checkpoints / f"checkpoint-{state.global_step}")
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save what is the best, and what is the last, between two checkpoints too."""
+        best: bool = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= best or self.control.should_training_stop
+        return best
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers asks behind a step only: a run that has ended early would go on for one.
+        if not any(map(_is_at_its_end, self.callback_handler.callbacks)):
+            super()._run_epoch(*args, **kwargs)
+
     def save_last_step(self) -> None:
         """Write the checkpoint that the end of the last step would have written, on every rank."""
         self.recorder.chance.restore()
         self._save_checkpoint(self.model_wrapped, None)
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+
+def _is_at_its_end(callback: TrainerCallback) -> bool:
+    """Whether so many evaluations were without progress that they have ended the run."""
+    return (
+        isinstance(callback, EarlyStoppingCallback)
+        and callback.early_stopping_patience_counter >= callback.early_stopping_patience
+    )
 
 
 def terms(replies: list[LatentLossReply]) -> dict[str, float]:

@@ -183,6 +183,7 @@ def training_arguments(
         "eval_strategy": "steps" if evaluated else "no", "load_best_model_at_end": evaluated,
         "eval_steps": config.eval_steps if evaluated else None,
         "metric_for_best_model": "eval_loss" if evaluated else None, "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,
     }  # fmt: skip
     further = _further(config)
     taken = sorted(set(further) & (set(LatentConfig.model_fields) | {"output_dir", "max_steps"}))
