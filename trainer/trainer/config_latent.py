@@ -127,7 +127,7 @@ class Training(Section):
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's norm")
     eval_steps: Positive = Field(200, description="steps between two evaluations")
     save_steps: Positive = Field(200, description="steps between two checkpoints")
-    save_total_limit: int = Field(2, ge=1, description="checkpoints kept, beside the best one")
+    save_total_limit: int = Field(2, ge=2, description="checkpoints kept, with the best one and the last")
     logging_steps: Positive = Field(10, description="steps between two lines of metrics.jsonl")
     early_stopping_patience: int = Field(5, ge=0, description="evaluations without progress; 0 is off")
     early_stopping_threshold: float = Field(0.0, ge=0, description="progress that counts")

@@ -11,6 +11,8 @@ from tests.trainer.latent.conftest import argv, evaluations, hidden, metrics, ru
 from shared.errors import NoAnswer
 from shared.wire_latents import LatentLossReply
 from trainer.channels.latent.teacher import LocalTeacher
+from trainer.config import ConfigError, resolve
+from trainer.config_latent import LatentConfig
 
 AWAY = None
 
@@ -77,3 +79,13 @@ def test_no_evaluation_is_lost_to_an_outage_and_none_of_its_consequences(
     assert ended(["train", "latent", "--resume", str(whole)]) == 0
     assert len(evaluations(whole)) == 4
     assert len(metrics(whole)) == 8
+
+
+def test_one_checkpoint_is_too_few_for_the_best_and_the_last() -> None:
+    given = {
+        "teacher_model_name_or_path": "starter", "student_model_name_or_path": "starter",
+        "data_path": "starter", "kl_weight": 0, "align_weight": 0,
+    }  # fmt: skip
+    assert resolve(LatentConfig, [], {**given, "save_total_limit": 2}).save_total_limit == 2
+    with pytest.raises(ConfigError, match="save_total_limit=1: input should be greater than or equal to 2"):
+        resolve(LatentConfig, [], {**given, "save_total_limit": 1})
