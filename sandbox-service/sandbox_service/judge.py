@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from sandbox_service import objects, results, scripts
 from sandbox_service.judge_link import CPU_S, Case, JudgeLink
 from sandbox_service.judge_worker import Finding, printable
-from sandbox_service.lint import planned
+from sandbox_service.lint import ASK_NOTHING, ask_nothing, planned
 from sandbox_service.pool import Pool, no_talk
 from sandbox_service.results import Test
 from sandbox_service.rpc_link import Talk, Workers
@@ -100,14 +100,11 @@ class Judge:
                 field=f"tests[{remote[0]}]",
                 hint='rewrite it as `assert f(...) == value`, or ask for min_assurance "rpc"',
             )
+        if ask_nothing(tests):
+            hint = "let at least one test call what is to be judged"
+            raise InvalidRequest(ASK_NOTHING, field="tests", hint=hint)
         calls = tuple(call for test in tests if isinstance(test, Split) for call in test.calls)
         beside = tuple(test.source for test in tests if isinstance(test, Refusal))
-        if not calls and not beside and not remote:
-            raise InvalidRequest(
-                "no test calls the program",
-                field="tests",
-                hint="let at least one test call what is to be judged",
-            )
         run = Run(job.program, job.setup, calls, job.limits, beside=beside, serves=bool(remote))
         return Plan(tests, run, tuple(job.io), min_assurance)
 

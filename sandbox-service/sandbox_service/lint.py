@@ -12,10 +12,19 @@ from shared.wire_plan import PlannedJob, PlannedTest
 
 _WEAKEST_FIRST: tuple[Assurance, ...] = ("in_sandbox", "rpc", "value")
 _REASON_MAX = 400
+ASK_NOTHING = "no test calls the program"
+
+
+def ask_nothing(tests: Sequence[Split | Remote | Refusal]) -> bool:
+    """Return whether none of a job's tests calls the program: it would pass whatever the program is."""
+    return all(isinstance(test, Split) and not test.calls for test in tests)
 
 
 def planned(tests: Sequence[Split | Remote | Refusal]) -> PlannedJob:
     """Return the level each test reaches, and the weakest of them; none where one cannot be judged at all."""
+    if ask_nothing(tests):
+        nothing = PlannedTest(assurance=None, line=1, reason=ASK_NOTHING)
+        return PlannedJob(assurance=None, tests=[nothing] * len(tests))
     found = [_test(test) for test in tests]
     levels = [one.assurance for one in found]
     weakest = None if None in levels else next(level for level in _WEAKEST_FIRST if level in levels)

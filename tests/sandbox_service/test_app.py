@@ -92,15 +92,20 @@ def test_a_data_sets_tests_are_linted_without_running_anything(sandbox: httpx.Cl
         "import os\nassert f(os.sep)",
         "f(:",
     ]
-    reply = sandbox.post("/v1/plan", json={"jobs": [{"tests": tests}, {"tests": tests[:2]}]})
+    idle = ["assert True"] * 2
+    reply = sandbox.post("/v1/plan", json={"jobs": [{"tests": tests}, {"tests": tests[:2]}, {"tests": idle}]})
     assert reply.status_code == 200, reply.text
-    first, second = reply.json()["jobs"]
+    first, second, third = reply.json()["jobs"]
     assert [test["assurance"] for test in first["tests"]] == ["value", "rpc", "in_sandbox", None]
     assert (first["assurance"], second["assurance"]) == (None, "rpc")
     assert [test["line"] for test in first["tests"]] == [0, 2, 1, 1]
     assert "a statement of kind For" in first["tests"][1]["reason"]
     assert "`os` is not available" in first["tests"][2]["reason"]
     assert "not Python" in first["tests"][3]["reason"]
+    reason = "no test calls the program"
+    assert third == {"assurance": None, "tests": [{"assurance": None, "line": 1, "reason": reason}] * 2}
+    refused = sandbox.post("/v1/judge", json={"jobs": [{"program": "", "tests": idle}]})
+    assert (refused.status_code, refused.json()["detail"]) == (422, reason)
 
 
 def test_unknown_fields_are_refused(sandbox: httpx.Client) -> None:
