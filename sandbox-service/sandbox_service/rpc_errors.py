@@ -1,8 +1,8 @@
 """The program's exceptions as a test in the judge meets them: of a class it names, or of the nearest builtin.
 
 What an exception carries besides its arguments is asked of the program, where the exception stays. Its class
-is made here of the names the program gives; nothing but `Exception` and what derives from it is raised.
-Standard library only.
+is made here of the names the program gives; nothing but `Exception` and what derives from it is raised, and
+nothing by which a test library skips or stops a test. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sandbox_service.rpc_plan import MODULES
+
+_CLASSES_OF = MODULES - {"unittest", "pytest"}  # theirs say how a test goes on
 
 
 class ProgramError(Exception):
@@ -92,7 +94,7 @@ class Errors:
 def _known(name: str) -> Any:
     """Return a class of the builtins, or of a module of the library that the test may have."""
     module, _, name = name.rpartition(".")
-    owner = sys.modules.get(module) if module.partition(".")[0] in MODULES else builtins
+    owner = sys.modules.get(module) if module.partition(".")[0] in _CLASSES_OF else builtins
     return getattr(owner, name, None) if not module or owner is not builtins else None
 
 

@@ -16,9 +16,11 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 from sandbox_service.rpc_kept import plain
+from sandbox_service.rpc_values import COPIED
 
 _NUMBERS = (int, float, bool, complex, Decimal, Fraction)
 _ORDERED = (list, tuple, deque, range)
+_KEYS: tuple[type, ...] = (type({}.keys()), type({}.items()))
 _TIMES = (datetime.datetime, datetime.timedelta)
 
 
@@ -202,6 +204,27 @@ def _called(function: Any, call: Callable[..., Any]) -> int:
     for row in rows:
         call(**row)
     return len(rows)
+
+
+def strict() -> None:
+    """Have unittest compare sets by what they hold, where it asks them of their difference, which a program's
+    object answers as it likes; and not tell two equal values apart, as `rpc_rewrite` does not."""
+
+    def of_sets(case: Any, first: Any, second: Any, msg: Any = None) -> None:
+        first, second = plain(first), plain(second)
+        for one in (first, second):
+            if not issubclass(type(one), set | frozenset) and type(one) not in _KEYS:
+                raise AssertionError(f"assertSetEqual of what is no set: {one!r}")
+        compare(case, first, second, msg)
+
+    def is_not(case: Any, first: Any, second: Any, msg: Any = None) -> None:
+        if type(first) is type(second) and type(first) in COPIED and first == second:
+            raise Failed("whether two equal values are one object cannot be told in the judge")
+        differ(case, first, second, msg)
+
+    compare, differ = unittest.TestCase.assertSetEqual, unittest.TestCase.assertIsNot
+    for name, method in (("assertSetEqual", of_sets), ("assertIsNot", is_not)):
+        setattr(unittest.TestCase, name, method)
 
 
 class _Result(unittest.TestResult):

@@ -77,7 +77,7 @@ class Reader(decode.Reader):
                 return self.pipe.functions[decode.number(number)]
             case ["py", ["s", str() as module], ["s", str() as name]] if module in LIBRARY:
                 found = getattr(importlib.import_module(module), name, None)
-                if isinstance(found, type):
+                if isinstance(found, type) and (found.__module__, found.__name__) == (module, name):
                     return found
         return super().value(tree, depth)
 
@@ -101,6 +101,8 @@ class Reader(decode.Reader):
         pipe = self.pipe
         match content:
             case ["m", shared, [tag, *_] as inner] if KINDS.get(tag) in MUTABLE:
+                if decode.number(shared) <= 0 or decode.number(shared) in pipe.mirrors.held:
+                    raise CodecError("the program gives a number of another value to its object")
                 one = pipe.kept_kind(name, kind, KINDS[tag], names)()
                 pipe.mirrors.add(decode.number(shared), one)
                 self.mirror(decode.number(shared), tag, super().value, inner, 1)

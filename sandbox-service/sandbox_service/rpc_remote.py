@@ -3,7 +3,9 @@
 A `Remote` stands for an object that stays with the program. What is done to it is asked of the program, and
 what comes back is a value or another `Remote`. But a program never decides a comparison with a plain value:
 a `Remote` equals none, is in no order with any and is not computed with: `f(x) - 4` would show the program
-what is expected, and let it answer 0. Between two of its own objects it decides: the test leaves that to it.
+what is expected, and let it answer 0. Before it is held to equal no value, it is asked whether it equals
+`...`: so a comparison that breaks over a stranger breaks here, and what equals everything is no pass for `!=`.
+Between two of its own objects it decides: the test leaves that to it.
 """
 
 from __future__ import annotations
@@ -61,11 +63,11 @@ class Own:
 class Remote(Own):
     """An object that is nothing here. What it says of itself, its `__doc__` too, is the program's."""
 
-    __slots__ = ("_Remote__kind", "_Remote__link", "_Remote__number", "__weakref__")
+    __slots__ = ("_Remote__alone", "_Remote__kind", "_Remote__link", "_Remote__number", "__weakref__")
     __class__ = property(lambda self: self.__getattr__("__class__"))
 
     def __init__(self, link: Link, kind: str, number: int) -> None:
-        for name, value in (("link", link), ("kind", kind), ("number", number)):
+        for name, value in (("link", link), ("kind", kind), ("number", number), ("alone", set[str]())):
             object.__setattr__(self, f"_Remote__{name}", value)
 
     def __ask(self, op: str, *args: Any) -> Any:
@@ -92,10 +94,19 @@ class Remote(Own):
         return self.__ask("dir", self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Own) and self.__ask("eq", self, other) is True
+        return self.__ask("eq", self, other) is True if isinstance(other, Own) else self.__apart("eq", True)
 
     def __ne__(self, other: object) -> bool:
-        return not isinstance(other, Own) or self.__ask("ne", self, other) is True
+        return (
+            self.__ask("ne", self, other) is True if isinstance(other, Own) else not self.__apart("ne", False)
+        )
+
+    def __apart(self, op: str, alike: bool) -> bool:
+        """Return False, once it has not said that it is like a value it cannot know."""
+        if op not in self.__alone and self.__ask(op, self, ...) is alike:
+            raise self.__link.untold("an object of the program equals everything")
+        self.__alone.add(op)
+        return False
 
     def __hash__(self) -> int:
         found = self.__ask("hash", self)

@@ -9,25 +9,19 @@ import abc
 import ast
 import builtins
 import dataclasses
-import datetime
-import decimal
-import fractions
 import types
 from types import CodeType
 from typing import Any
 
+from sandbox_service.inside.mirrors import KINDS as MUTABLE
 from sandbox_service.rpc_library import PYTEST
 from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_remote import Link, Own, Remote
-from sandbox_service.rpc_values import KINDS, LIBRARY
+from sandbox_service.rpc_values import COPIED, KINDS, LIBRARY
 
 _IS, _KIND = "<is>", "<type>"
 _OF_DATACLASSES = ("asdict", "astuple", "fields", "is_dataclass", "replace")
-# They cross by value, and nobody knows whether two that are equal are one object.
-_COPIED = (
-    str, int, float, complex, bytes, tuple, frozenset, range, decimal.Decimal, fractions.Fraction,
-    datetime.date, datetime.datetime, datetime.time, datetime.timedelta,
-)  # fmt: skip
+_WHOLE = frozenset((*COPIED, *MUTABLE.values(), bool, type(None), type(...)))  # no object is of these
 
 
 def code(source: str, name: str) -> CodeType:
@@ -72,12 +66,17 @@ def given(link: Link) -> dict[str, Any]:
     """Return the builtins of a text that is compiled by `code`."""
 
     def same(one: object, other: object) -> bool:
-        if one is not other and type(one) is type(other) and type(one) in _COPIED and one == other:
+        if one is not other and type(one) is type(other) and type(one) in COPIED and one == other:
             raise link.untold("whether two equal values are one object cannot be told in the judge")
         return one is other
 
     def kind_of(one: Any) -> Any:
-        return link.ask("type", None, (one,), {}) if issubclass(type(one), Own) else type(one)
+        if not issubclass(type(one), Own):
+            return type(one)
+        found = link.ask("type", None, (one,), {})
+        if type(found) is type and found in _WHOLE:
+            raise link.untold(f"an object of the program says that it is a `{found.__name__}`, and is none")
+        return found
 
     def is_instance(one: Any, kind: Any) -> bool:
         if isinstance(kind, tuple):
@@ -88,6 +87,25 @@ def given(link: Link) -> dict[str, Any]:
             return True
         known = isinstance(kind, type) and (kind in KINDS or kind.__module__ in LIBRARY[1:])
         return known and link.ask("isinstance", None, (one, kind), {}) is True
+
+    def lacks(one: Any, name: str) -> bool:
+        if not (issubclass(type(one), Own) and isinstance(name, str) and name.startswith("__")):
+            return False
+        try:
+            link.ask("get", ("h", link.number(one)), (name,), {})
+        except AttributeError:
+            return True
+        return False
+
+    def has(one: Any, name: str) -> bool:
+        return not lacks(one, name) and hasattr(one, name)
+
+    def get(one: Any, name: str, *default: Any) -> Any:
+        if not lacks(one, name):
+            return getattr(one, name, *default)
+        if default:
+            return default[0]
+        raise AttributeError(name)
 
     def is_callable(one: Any) -> bool:
         return link.ask("callable", None, (one,), {}) is True if isinstance(one, Own) else callable(one)
@@ -116,5 +134,7 @@ def given(link: Link) -> dict[str, Any]:
         _KIND: kind_of,
         "isinstance": is_instance,
         "callable": is_callable,
+        "hasattr": has,
+        "getattr": get,
     }
     return {**vars(builtins), **asking}

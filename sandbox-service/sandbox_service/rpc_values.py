@@ -23,6 +23,11 @@ LIBRARY = ("builtins", "collections", "collections.abc", "datetime", "decimal", 
 KINDS = {one: name for name, one in vars(types).items() if isinstance(one, type)}
 
 
+# They cross by value, and nobody knows whether two that are equal are one object.
+COPIED = (
+    str, int, float, complex, bytes, tuple, frozenset, range, decimal.Decimal, fractions.Fraction,
+    datetime.date, datetime.datetime, datetime.time, datetime.timedelta,
+)  # fmt: skip
 _CONTAINERS: dict[type, str] = {tuple: "t", frozenset: "F"}
 _VIEWS: dict[Any, str] = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
 # A test has them without making them: they are, or come of, what the program gave it.

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from sandbox_service import rpc_rewrite
 from sandbox_service.judge_worker import lock, printable
-from sandbox_service.rpc_library import Failed, run_collected
+from sandbox_service.rpc_library import Failed, run_collected, strict
 from sandbox_service.rpc_pipe import END, JOB, RESULT, Gone, Pipe, receive, send
 from sandbox_service.rpc_plan import MODULES
 from sandbox_service.rpc_remote import NotCarried, Untold
@@ -113,6 +113,7 @@ def main(parent: int) -> NoReturn:
     warnings.simplefilter("ignore")
     for name in MODULES - {"pytest", "__future__"}:
         importlib.import_module(name)
+    strict()
     from sandbox_service.inside import harden
 
     if harden.LINUX:

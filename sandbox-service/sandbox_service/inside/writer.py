@@ -33,7 +33,13 @@ class Callback:
         self._call, self._number = call, number
         self.__name__ = self.__qualname__ = name
 
+    def end(self) -> None:
+        """Its test is over: it is a function that only raises, and none of the next test's."""
+        self._number = -1
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._number < 0:
+            raise RuntimeError(f"{self.__name__} is a function of a test that is over")
         return self._call(self._number, args, kwargs)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
@@ -60,7 +66,7 @@ class Writer(codec.Writer):
             return super().text_of(value, depth)
         if isinstance(value, type) and (module := _library(value)):
             return f'["py",{self.string(module)},{self.string(value.__name__)}]'
-        if kind is Callback:
+        if kind is Callback and value._number >= 0:
             return f'["cb","{value._number:#x}"]'
         base = codec.base_of(kind)
         if base is None:

@@ -1,0 +1,103 @@
+"""Programs that speak out of turn to a test in the judge: of how it goes on, of types, of others' numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.sandbox_service.test_rpc_shared import ask, in_one_jail
+
+from sandbox_service.judge import Judge
+from shared.wire import JudgeJob
+
+__all__ = ["ask"]
+
+CASE = (
+    "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertTrue(f)\n"
+    "    def test_b(self): "
+)
+SETS = (
+    "class L:\n    o = range(100)\n    def difference(s, o): L.o = o; return set()\n"
+    "    def __iter__(s): return iter(L.o)\nclass S(set): difference = L.difference\n"
+    "def f(x): return L()\ndef g(): return S()"
+)
+POINT = "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x"
+SAYS = (
+    "from sandbox_service.inside import serve\nclass A:\n    def isupper(s): return True\n"
+    "def f(x): return A()\nold = serve.Server.encode\ndef encode(self, value, changed=False):\n"
+    "    return {what} if value is A or type(value) is A else old(self, value, changed)\n"
+    "serve.Server.encode = encode"
+)
+
+# Each fails in one process with the program, or nobody in the judge can tell.
+FORGED = [
+    ("import unittest.case\ndef f(x): raise unittest.case._ShouldStop", CASE + "self.assertEqual(f(1), 2)"),
+    ("import unittest\ndef f(x): raise unittest.SkipTest('no')", CASE + "self.assertEqual(f(1), 2)"),
+    (SETS, CASE + "self.assertSetEqual(f(1), {1, 7})"),
+    (SETS, CASE + "self.assertSetEqual({1, 7}, f(1))"),
+    (SETS, CASE + "self.assertSetEqual(g(), {7})"),
+    ("def f(x): return x", CASE + "x = (1, [2]); self.assertIsNot(f(x), x)"),
+    (POINT, "for _ in [1]: assert P(1) != 'a'"),
+    (POINT, "for _ in [1]: assert not P(1) == 3"),
+    ("class P:\n    def __eq__(s, o): return True", "for _ in [1]: assert P() != 3"),
+    ("class P:\n    def __eq__(s, o): return True", "for _ in [1]: assert not P() == 3"),
+    ("def f(x): return object()", "for _ in [1]: assert hasattr(f(1), '__next__')"),
+    ("class C: pass", "for _ in [1]: assert callable(getattr(C(), '__len__', None))"),
+    (SAYS.format(what="b'[\"py\",[\"s\",\"builtins\"],[\"s\",\"str\"]]' if value is A else old(self, value)"),
+     "for _ in [1]:\n    r = f(1)\n    assert type(r) is str and r.isupper()"),
+    (SAYS.format(what="b'[\"py\",[\"s\",\"collections\"],[\"s\",\"_itemgetter\"]]'"),
+     "def g(): return f(1)\nassert f(g()) == 1"),
+    (SAYS.format(what="b'[\"k\",\"L\",\"0x9\",\"0x8\",[\"t\",[]],[\"m\",\"-0x1\",[\"l\",[]]]]'"),
+     "x = [1]\nassert f(x) == [] and x == [1]"),
+]  # fmt: skip
+
+
+@in_one_jail
+@pytest.mark.parametrize(("program", "test"), FORGED)
+def test_what_does_not_hold_does_not_pass(ask: Any, program: str, test: str) -> None:
+    assert ask(program, test).outcome in ("failed", "raised")
+
+
+@in_one_jail
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        ("def f(x): return {x, 2}", CASE + "self.assertSetEqual(f(1), {1, 2})"),
+        ("class S(set): pass\ndef f(x): return S([x])", CASE + "self.assertSetEqual({1}, f(1))"),
+        ("def f(x): return [x]", CASE + "x = f(1); self.assertIsNot(f(1), x)"),
+        (
+            "class P:\n    def __len__(s): return 2",
+            "p = P()\nassert hasattr(p, '__len__') and p != 3 and p != ''",
+        ),
+        (
+            "def f(): yield 1",
+            "for _ in [1]: assert hasattr(f(), '__next__') and getattr(f(), '__len__', 5) == 5",
+        ),
+    ],
+)
+def test_what_holds_passes(ask: Any, program: str, test: str) -> None:
+    assert [(one.outcome, one.message) for one in ask(program, test).tests] == [("passed", "")]
+
+
+@in_one_jail
+def test_a_test_has_nothing_of_the_one_before_it(cell: Any) -> None:
+    program = (
+        "kept, calls = [], []\nclass L(list): pass\ndef g(): return L([1])\n"
+        "def f(x): kept.append(x); return type(x).__name__, len(x)\n"
+        "def every(h):\n    calls.append(h)\n    try: return calls[0](2)\n    except RuntimeError: return -1"
+    )
+    tests = (
+        "x = [1, 2]\nassert f(x) == ('list', 2) and g() == [1]\nassert every(lambda x: x + 1) == 3",
+        "x = {1: 2}\nassert f(x) == ('dict', 1) and g() == [1]\nassert every(lambda x: x + 7) == -1",
+        "x = [9]\nassert f(x) == ('list', 1) and g() == [1] and kept == [[1, 2], {1: 2}, [9]]",
+    )
+
+    async def judged() -> Any:
+        judge = Judge(talks=1)
+        verdict = await judge.judge(judge.plan(JudgeJob(program=program, tests=[*tests])), cell.pool)
+        await judge.aclose()
+        return verdict
+
+    verdict = cell.wait(asyncio.wait_for(judged(), 60))
+    assert [(one.outcome, one.message) for one in verdict.tests] == [("passed", "")] * 3
