@@ -45,7 +45,8 @@ def test_the_kept_weights_are_the_shortest_of_the_sure(
 
 def test_a_run_that_missed_its_target_says_so() -> None:
     assert kept(at(40, 0.946, 13.3), 0.96) == (
-        "kept: step 40, for none reached a pass rate of 0.96 (validation: pass 0.946  tokens 13.3)"
+        "kept: step 40, the surest of those after step 0: none of them reached a pass rate of 0.96 "
+        "(validation: pass 0.946  tokens 13.3)"
     )
     assert "step 280, the fewest tokens at a pass rate of 0.96" in kept(at(280, 0.96, 8.25), 0.96)
 

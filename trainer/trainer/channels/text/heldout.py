@@ -120,7 +120,9 @@ def kept(best: Evaluation, target: float) -> str:
     figures = f"pass {best.pass_rate:.3f}  tokens {best.tokens:.1f}"
     if best.pass_rate >= target:
         return f"kept: step {best.step}, the fewest tokens at a pass rate of {target} (validation: {figures})"
-    return f"kept: step {best.step}, for none reached a pass rate of {target} (validation: {figures})"
+    # The weights before the first step are no candidate, whatever they pass.
+    why = f"the surest of those after step 0: none of them reached a pass rate of {target}"
+    return f"kept: step {best.step}, {why} (validation: {figures})"
 
 
 def summary_of(
