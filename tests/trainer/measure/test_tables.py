@@ -70,6 +70,16 @@ def test_families_stand_worst_first_and_a_task_counts_in_each_of_its_parts() -> 
     ]
 
 
+def test_a_starter_task_counts_in_all_its_four_parts_and_no_two_kinds_share_a_name() -> None:
+    ids = ("starter/list+indivisible+quotient+list/0", "starter/list+even+all+sum/1")
+    found = [record(ids[0], 4, "failed", family="list+list"), record(ids[1], 6, family="list+sum")]
+    assert [(f.name, f.n, f.pass_rate.value) for f in by_part(found)] == [
+        ("filter: indivisible", 1, 0), ("map: quotient", 1, 0), ("reduction: list", 1, 0),
+        ("source: list", 2, 0.5),
+        ("filter: even", 1, 1), ("map: all", 1, 1), ("reduction: sum", 1, 1),
+    ]  # fmt: skip
+
+
 def test_the_median_over_runs_is_each_figures_own_with_its_range() -> None:
     tables = [
         [row_of("s", "student", [record("1", tokens, outcome)], untrained_tokens=UNTRAINED)]

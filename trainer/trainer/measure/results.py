@@ -254,7 +254,7 @@ def language_section(run: RunFolder) -> str:
     ]
     lines = [("", [html(name), _number(before.get(key)), _number(student.get(key))]) for key, name in names]
     for key, name in (
-        ("by_family", "similarity to the task's parts"),
+        ("by_family", "similarity to the task's family"),
         ("by_reference", "similarity to the reference code"),
     ):
         lines.append(

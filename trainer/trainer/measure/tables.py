@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.measure.record import Record
 from trainer.measure.statistics import Interval, bootstrap_mean, bootstrap_ratio, mean, median, wilson
+from trainer.tasks.starter import composition_of
 
 COLUMNS = ("", "n", "pass rate", "95 %", "tokens", "95 %", "bytes", "vs untrained", "vs reference")
 
@@ -119,8 +120,17 @@ def by_family(records: Sequence[Record]) -> list[Family]:
 
 
 def by_part(records: Sequence[Record]) -> list[Family]:
-    """Group by the parts of a composed family ("map+sum"), the worst first; a record counts in each."""
-    return _grouped(records, lambda record: set(record.family.split("+")) - {""})
+    """Group by what the tasks are made of, the worst first; a record counts in each of its parts."""
+    return _grouped(records, _parts)
+
+
+def _parts(record: Record) -> set[str]:
+    """Return a starter task's source, filter, map and reduction, or the parts of a family ("map+sum")."""
+    made = composition_of(record.task_id)
+    if made is None:
+        return set(record.family.split("+")) - {""}
+    # Of two kinds there may be parts of one name.
+    return {f"{kind}: {name}" for kind, name in made._asdict().items()}
 
 
 def _grouped(records: Sequence[Record], names: Callable[[Record], set[str]]) -> list[Family]:

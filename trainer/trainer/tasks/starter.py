@@ -157,9 +157,8 @@ def fresh_tests(task: Task, seed: int) -> tuple[str, ...]:
 
     returns  none for a task whose reference our grammar does not write, or where no inputs were found
     """
-    world, _, rest = task.task_id.partition("/")
-    composition = _by_name().get(rest.partition("/")[0])
-    if world != "starter" or composition is None or task.entry_point not in NAMES:
+    composition = composition_of(task.task_id)
+    if composition is None or task.entry_point not in NAMES:
         return ()
     # A row of any data set may call itself a starter task: what is run is what the grammar wrote.
     written = _references(composition, task.entry_point)
@@ -170,6 +169,12 @@ def fresh_tests(task: Task, seed: int) -> tuple[str, ...]:
     drawn = (_tests(code, task.entry_point, source, rng) for _ in range(_TRIES))
     found = next((tests for tests in drawn if tests), ())
     return tuple(test for test in found if test not in task.tests)
+
+
+def composition_of(task_id: str) -> Composition | None:
+    """Return what the starter task of this name is made of; None for the name of another data set's task."""
+    world, _, rest = task_id.partition("/")
+    return _by_name().get(rest.partition("/")[0]) if world == "starter" else None
 
 
 @functools.cache
