@@ -114,13 +114,14 @@ def _several(chains: Sequence[Sequence[Sequence[str]]], at_once: int) -> int:
     """Run chains of verbs as processes, some chains at a time; return the first code that is not 0.
 
     A chain ends with its first verb that fails. After a failure no further verb is begun, and those at work
-    are waited for.
+    are waited for. The tables of evaluations are not shown: that of all of them comes last.
     """
     waiting, code = [list(chain) for chain in chains], 0
     running: dict[subprocess.Popen[bytes], list[Sequence[str]]] = {}
 
     def begin(chain: list[Sequence[str]]) -> None:
-        running[start_verb(chain[0], quiet=True)] = chain[1:]
+        measures = chain[0][0] == "evaluate"
+        running[start_verb(chain[0], quiet=True, silent=measures)] = chain[1:]
 
     try:
         while running or (waiting and not code):

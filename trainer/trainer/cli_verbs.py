@@ -61,11 +61,12 @@ def seeds_of(text: str) -> list[int]:
 
 
 def start_verb(
-    argv: Sequence[str], *, quiet: bool = False, resolved: bool = False
+    argv: Sequence[str], *, quiet: bool = False, silent: bool = False, resolved: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start one verb as a process of its own.
 
     quiet     its results go to stderr: they are a step on the way, not the demo's result
+    silent    they go nowhere: the demo's result holds them
     resolved  its settings are whole, what PSUEDOPTIMAL_* variables say among them: it is given none of these
     """
     environment = {
@@ -74,7 +75,7 @@ def start_verb(
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "trainer.cli", *argv], env={**environment, "OMP_NUM_THREADS": "1"},
-        stdout=sys.stderr if quiet else None,
+        stdout=subprocess.DEVNULL if silent else sys.stderr if quiet else None,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from shared.clients import SandboxClient
 from shared.clients import run as run_async
 from shared.errors import NoAnswer
 from trainer.bearer import read_token
-from trainer.channels.callbacks import CheckpointCallback, Interrupts, say
+from trainer.channels.callbacks import CheckpointCallback, Interrupts
 from trainer.channels.grpo import Ended, train_or_halt
 from trainer.channels.latent.batches import Collator
 from trainer.channels.latent.callbacks import Evaluations, Recorder
@@ -242,7 +242,6 @@ def _summarise(
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }  # fmt: skip
     run.write_json("summary.json", summary)
-    say(f"held out: {held}")
     return summary
 
 
