@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -81,5 +80,4 @@ def command(args: argparse.Namespace) -> int:
     code = code or run_verb("report", "program", *map(str, students), quiet=args.json)
     if not code:
         closing(list(students), time.monotonic() - started)
-        print(f"run folders written to {args.runs}: {len(students)}", file=sys.stderr)
     return code

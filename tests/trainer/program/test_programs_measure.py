@@ -16,7 +16,7 @@ from trainer.channels.program.program_code import length_bits
 from trainer.cli import main
 from trainer.measure.programs import alone, baselines, choose, entropy, figures, pack
 from trainer.measure.programs_answers import judge_answers, program_of, read_answers
-from trainer.measure.programs_evaluate import sets_of
+from trainer.measure.programs_evaluate import as_text, sets_of
 from trainer.tasks.sequences import generate
 from trainer.tasks.sequences_shorten import shorten
 
@@ -147,6 +147,17 @@ def test_what_asks_for_nothing_or_has_no_place_is_said_before_any_work(
         assert said in capsys.readouterr().err
     assert main(["demo", "program", "--samples", "abc", "--runs", str(tmp_path / "runs")]) == 2
     assert "--samples 'abc'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_named_whole_however_long_its_name_is() -> None:
+    name, measured = "demo-program-20260101-000000-seed1", figures(NOISE[:1], [rollout(80)]).heldout
+    other = [b._asdict() for b in baselines(NOISE[:1], [])]
+    row = {"coder": f"runs/{name}", "set": "s", "samples": 16, "figures": measured, "baselines": other}
+    _, head, line, *others = as_text([row]).splitlines()
+    assert line.startswith(f"{name}, N = 16 ")
+    rate = head.index("rate") + len("rate")
+    assert line[rate - 5 : rate] == f"{measured['compression_rate']:.3f}"
+    assert {len(each) for each in others} == {rate}
 
 
 def test_files_of_one_name_are_two_sets(tmp_path: Path) -> None:

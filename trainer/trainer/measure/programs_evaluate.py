@@ -211,28 +211,30 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     lines: list[str] = []
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
-        lines += ["", f"{name}: {own[0]['figures']['n']} sequences", _head()]
-        lines += [_line(row) for row in own]
+        width = max(40, *(len(_label(row)) + 1 for row in own))
+        lines += ["", f"{name}: {own[0]['figures']['n']} sequences", _head(width)]
+        lines += [_line(row, width) for row in own]
         for b in own[0]["baselines"]:
             lines.append(
-                f"{b['name']:<40}{'':>8}{'':>8}{b['bits_per_sequence']:>10.1f}{b['compression_rate']:>8.3f}"
+                f"{b['name']:<{width}}{'':>8}{'':>8}{b['bits_per_sequence']:>10.1f}{b['compression_rate']:>8.3f}"
             )
     return "\n".join(lines[1:])
 
 
-def _head() -> str:
+def _head(width: int) -> str:
     prefixes = "".join(f"{f'p@{k}':>7}" for k in (16, 32, 64, 128))
-    names = f"{'':<40}{'solved':>8}{'runs':>8}{'bits/seq':>10}{'rate':>8}{'alone':>8}"
+    names = f"{'':<{width}}{'solved':>8}{'runs':>8}{'bits/seq':>10}{'rate':>8}{'alone':>8}"
     return names + f"{'bits/prog':>11}{'vs gzip':>9}" + prefixes
 
 
-def _line(row: dict[str, Any]) -> str:
+def _label(row: dict[str, Any]) -> str:
+    return f"{Path(row['coder']).name}, N = {row['samples']}"
+
+
+def _line(row: dict[str, Any], width: int) -> str:
     f = row["figures"]
-    tried = f", N = {row['samples']}"
-    # The end of a long name tells runs apart.
-    label = Path(row["coder"]).name[-(39 - len(tried)) :] + tried
     return (
-        f"{label:<40}{f['accuracy']:>8.3f}{f['executable']:>8.3f}{f['bits_per_sequence']:>10.1f}"
+        f"{_label(row):<{width}}{f['accuracy']:>8.3f}{f['executable']:>8.3f}{f['bits_per_sequence']:>10.1f}"
         f"{f['compression_rate']:>8.3f}{f['rate_alone']:>8.3f}{padded(f['bits_per_program'], '11.1f')}"
         + padded(f["precision"], "9.3f")
         + "".join(f"{value:>7.3f}" for value in f["prefix_accuracy"].values())
