@@ -87,8 +87,10 @@ def _copied(checkpoint: Path, config: TextConfig, out: Path) -> None:
 
 def _merged(checkpoint: Path, config: TextConfig, out: Path) -> None:
     """Write the base with the adapter added to its weights."""
+    from trainer.channels.text.student import quiet_libraries
     from trainer.measure.students import load_student
 
+    quiet_libraries()
     student = load_student(checkpoint, base=config.student_source)
     student.model.merge_and_unload().save_pretrained(out)
     student.tokenizer.save_pretrained(out)

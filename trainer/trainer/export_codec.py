@@ -37,8 +37,10 @@ class Codec:
 
     def encode(self, tasks: Sequence[Task]) -> list[Message]:
         """Have the student write one message per task, greedily. Loads the model each time it is called."""
+        from trainer.channels.text.student import quiet_libraries
         from trainer.measure.students import encode_tasks, load_student
 
+        quiet_libraries()
         base: str | None = None
         if self.about["kind"] == "adapter":
             base = str(self.about["base"])

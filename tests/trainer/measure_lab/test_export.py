@@ -125,7 +125,9 @@ def test_encode_prints_messages_and_bits(exported: Path, monkeypatch: Any, capsy
 
     task = TASKS[0]
     assert main(["encode", str(exported), task.text, "--signature", task.signature, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert "Loading weights" not in said.err
     assert found["message"] == task.reference and set(found["bits"]) == {"0", "1"}
     monkeypatch.setattr(
         "sys.stdin", io.StringIO(json.dumps({"text": task.text, "signature": task.signature}))

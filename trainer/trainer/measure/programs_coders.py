@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.channels.program.policy import Policy, load_policy, load_trained
+from trainer.channels.text.student import quiet_libraries
 from trainer.config import resolve
 from trainer.config_program import ProgramConfig
 from trainer.measure.folder import checkpoint_folder, own_settings
@@ -17,6 +18,7 @@ def load_coder(name: str, checkpoint: str = "best", **settings: object) -> Polic
     settings    further settings of the model, e.g. threads or device
     raises      ConfigError, FileNotFoundError
     """
+    quiet_libraries()
     folder = Path(name)
     if (folder / "config.yaml").is_file():
         config = own_settings(ProgramConfig, folder, settings)
