@@ -99,6 +99,14 @@ def test_a_front_knows_what_it_costs_to_reach_the_verbose_sender() -> None:
     assert front_of([verbose, worse, null], verbose).reached_by == "reference"
 
 
+def test_what_passes_nothing_reaches_nothing_not_even_a_verbose_sender_that_passes_nothing() -> None:
+    n = 20
+    student = [series("student", [100.0] * n, [False] * n)]
+    null = [series("none", [0.0] * n, [False] * n, kind="control")]
+    found = front_of([student, null], student)
+    assert found.level == 0 and math.isnan(found.bits_at.value) and found.reached_by == ""
+
+
 def test_the_fewest_bits_are_reached_by_one_that_passes_often_enough_whoever_else_sends_as_few() -> None:
     n = 20
     verbose = [series("reference", [100.0] * n, [True] * n, kind="baseline")]

@@ -230,8 +230,8 @@ def fewest(points: Sequence[tuple[float, float]], level: float) -> float:
 
 
 def reaches(rate: float, level: float) -> bool:
-    """Return whether a pass rate is at least the level, as far as floats tell."""
-    return rate >= level - 1e-12
+    """Return whether a pass rate is at least the level, as far as floats tell; 0 reaches none, not even 0."""
+    return rate > 0 and rate >= level - 1e-12
 
 
 def front_of(groups: Sequence[Sequence[Series]], verbose: Sequence[Series], share: float = 0.95) -> Front:
