@@ -113,6 +113,7 @@ class Lane:
             return
         self._collected.released = self._collected.released or not data
         if data:
+            self._collected.asked += 1
             data = serve.ASK.pack(len(data)) + data
         self._send(frames.HEAD.pack(frames.MORE, nonce, len(data)) + data)
 

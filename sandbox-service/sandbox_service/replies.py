@@ -58,7 +58,7 @@ class Collected:
     def __init__(self, expected: int, serves: bool = False, script: bool = False) -> None:
         self.expected, self.serves, self.script = expected, serves, script
         self.said: list[tuple[bytes, bytes]] = []  # to a test, after the expected answers
-        self.counted = 0
+        self.counted = self.asked = 0  # answers there are, and questions of a test: each has one answer
         self.released = not serves  # whether the test is over, so that the program may end
         self.answers: list[Answer] = []
         self.loaded: bytes | None = None
@@ -93,11 +93,7 @@ class Collected:
         if self.loaded is None:
             known = index == frames.LOAD and length <= frames.RAISED_MAX
             return "" if known else "the answer stream does not begin with the program's load"
-        if (
-            self.loaded != frames.VALUE
-            or index != self.counted
-            or (index >= self.expected and not self.serves)
-        ):
+        if self.loaded != frames.VALUE or index != self.counted or index >= self.expected + self.asked:
             return "the answer stream has an answer that was not asked for"
         if status == frames.CALLED and index >= self.expected:
             return "" if length <= frames.ANSWER_MAX else "a call of the test's that is too long"

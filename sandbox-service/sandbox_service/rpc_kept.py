@@ -3,7 +3,8 @@
 Such an object stays with the program and is here too, as the value it is built on: it is compared with plain
 values, put in order and computed with as that value, whatever its class says. What its class has besides, or
 in place of what the builtin has, is asked of the program; but of its operators only between two objects of
-the program's. So a list that equals everything equals what it holds.
+the program's. So a list that equals everything equals what it holds, and a test
+in which it says so of an empty one fails.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def kept_class(link: Link, name: str, base: type, names: Sequence[str]) -> type:
         if f"__{one}__" in own:
             space[f"__{one}__"] = _asked(link, f"__{one}__")
     for one in _ORDER:
-        space[f"__{one}__"] = _compared(link, one, getattr(base, f"__{one}__"), f"__{one}__" in own)
+        space[f"__{one}__"] = _compared(link, one, base, f"__{one}__" in own)
     for one in BINARY:
         for form in (f"__{one}__", f"__r{one}__", f"__i{one}__"):
             if form in own:
@@ -98,12 +99,25 @@ def _asked(link: Link, name: str) -> Callable[..., Any]:
     return method
 
 
-def _compared(link: Link, name: str, base: Callable[..., Any], own: bool) -> Callable[[Any, Any], Any]:
+def _compared(link: Link, name: str, kind: type, own: bool) -> Callable[[Any, Any], Any]:
+    base, alike, heard = getattr(kind, f"__{name}__"), name == "eq", set[int]()
+
+    def hear(self: Any) -> None:
+        """Have it compare itself with an empty value, which tells nothing of the other."""
+        empty = kind()
+        if link.ask(name, None, (self, empty), {}) is alike and base(self, empty) is not alike:
+            raise link.untold("an object of the program equals everything")
+        heard.add(link.number(self))
+
     def compare(self: Any, other: Any) -> Any:
         decides = isinstance(other, Own) and (
             own or type(other) is Remote or f"__{name}__" in type(other)._Own__names  # type: ignore[attr-defined]
         )
-        return link.ask(name, None, (self, other), {}) is True if decides else base(self, other)
+        if decides:
+            return link.ask(name, None, (self, other), {}) is True
+        if own and name in ("eq", "ne") and link.number(self) not in heard:
+            hear(self)
+        return base(self, other)
 
     return compare
 

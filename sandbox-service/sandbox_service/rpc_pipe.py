@@ -144,10 +144,19 @@ class Pipe(Link):
             raise
 
     def _send(self, op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        changed = [content(number, self.mirrors.held[number], self) for number in self.mirrors.changed()]
-        forgotten = self.mirrors.unheld()
-        packed = [pack(one, self) for one in args]
-        named = [(name, pack(one, self)) for name, one in kwargs.items()]
+        before, told = frozenset(self.mirrors.held), self.mirrors.changed()
+        try:
+            changed = [content(number, self.mirrors.held[number], self) for number in told]
+            forgotten = self.mirrors.unheld()
+            packed = [pack(one, self) for one in args]
+            named = [(name, pack(one, self)) for name, one in kwargs.items()]
+        except (NotCarried, Untold):
+            for number in [one for one in self.mirrors.held if one not in before]:
+                self.mirrors.forget(number)
+            for number in told:
+                if number in self.mirrors.held:
+                    self.mirrors.untold(number)
+            raise
         send(ASK, marshal.dumps((op, target, packed, named, changed, forgotten), 2))
 
     def callback(self, function: Callable[..., Any]) -> int:
@@ -268,9 +277,10 @@ class Pipe(Link):
         try:
             self._send("raise", None, (error,), {})
         except (NotCarried, Untold):
-            kind = next(one.__name__ for one in type(error).__mro__ if one.__module__ == "builtins")
-            said = ("exc", (kind, [str(error)[:1000]]))
-            send(ASK, marshal.dumps(("raise", None, [said], [], [], []), 2))
+            kind: Any = next(one for one in type(error).__mro__ if one.__module__ == "builtins")
+            nearest = Exception() if kind.__name__.endswith("Group") else kind.__new__(kind)
+            nearest.args = (str(error)[:1000],)
+            self._send("raise", None, (nearest,), {})
 
 
 def _are_names(found: Any) -> bool:

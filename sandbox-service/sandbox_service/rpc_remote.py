@@ -4,7 +4,7 @@ A `Remote` stands for an object that stays with the program. What is done to it 
 what comes back is a value or another `Remote`. But a program never decides a comparison with a plain value:
 a `Remote` equals none, is in no order with any and is not computed with: `f(x) - 4` would show the program
 what is expected, and let it answer 0. Before it is held to equal no value, it is asked whether it equals
-`...`: so a comparison that breaks over a stranger breaks here, and what equals everything is no pass for `!=`.
+`...`: a comparison that breaks over a stranger breaks here, and what equals everything is no pass for `!=`.
 Between two of its own objects it decides: the test leaves that to it.
 """
 

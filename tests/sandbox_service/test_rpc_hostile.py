@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ SAYS = (
     "serve.Server.encode = encode"
 )
 
+EACH = "def each(g, seen):\n    try: g(1)\n    except Exception: pass\n    return list(seen)"
+FLOOD = (
+    "import sys\nfrom sandbox_service.inside import serve, frames\ndef f(g):\n    frame = sys._getframe()\n"
+    "    while not isinstance(frame.f_locals.get('self'), serve.Server): frame = frame.f_back\n"
+    "    server = frame.f_locals['self']\n    call = serve._part(0, server.encode((0, (1,), ())))\n"
+    "    while True: server.send(frames.CALLED, call)"
+)
+
 # Each fails in one process with the program, or nobody in the judge can tell.
 FORGED = [
     ("import unittest.case\ndef f(x): raise unittest.case._ShouldStop", CASE + "self.assertEqual(f(1), 2)"),
@@ -42,6 +51,9 @@ FORGED = [
     (POINT, "for _ in [1]: assert not P(1) == 3"),
     ("class P:\n    def __eq__(s, o): return True", "for _ in [1]: assert P() != 3"),
     ("class P:\n    def __eq__(s, o): return True", "for _ in [1]: assert not P() == 3"),
+    ("class V(str):\n    def __eq__(s, o): return True", "for _ in [1]: assert not V('1') == 'a'"),
+    ("class V(list):\n    def __ne__(s, o): return False", "for _ in [1]: assert V([1]) != [2]"),
+    ("class V(int):\n    def __eq__(s, o): return s.x == o.x", "for _ in [1]: assert not V(1) == 2"),
     ("def f(x): return object()", "for _ in [1]: assert hasattr(f(1), '__next__')"),
     ("class C: pass", "for _ in [1]: assert callable(getattr(C(), '__len__', None))"),
     (SAYS.format(what="b'[\"py\",[\"s\",\"builtins\"],[\"s\",\"str\"]]' if value is A else old(self, value)"),
@@ -63,6 +75,10 @@ def test_what_does_not_hold_does_not_pass(ask: Any, program: str, test: str) -> 
 @pytest.mark.parametrize(
     ("program", "test"),
     [
+        (EACH, "class S(Exception): pass\nseen = []\ndef g(x):\n    seen.append(x)\n    raise S(1)\n"
+         "assert each(g, seen) == [1] == seen and each(g, seen) == [1, 1]"),
+        ("class V(int):\n    def __eq__(s, o): return int(s) == o",
+         "for _ in [1]: assert V(0) == 0 and V(1) != 0 != V(2)"),
         ("def f(x): return {x, 2}", CASE + "self.assertSetEqual(f(1), {1, 2})"),
         ("class S(set): pass\ndef f(x): return S([x])", CASE + "self.assertSetEqual({1}, f(1))"),
         ("def f(x): return [x]", CASE + "x = f(1); self.assertIsNot(f(1), x)"),
@@ -75,7 +91,7 @@ def test_what_does_not_hold_does_not_pass(ask: Any, program: str, test: str) -> 
             "for _ in [1]: assert hasattr(f(), '__next__') and getattr(f(), '__len__', 5) == 5",
         ),
     ],
-)
+)  # fmt: skip
 def test_what_holds_passes(ask: Any, program: str, test: str) -> None:
     assert [(one.outcome, one.message) for one in ask(program, test).tests] == [("passed", "")]
 
@@ -101,3 +117,11 @@ def test_a_test_has_nothing_of_the_one_before_it(cell: Any) -> None:
 
     verdict = cell.wait(asyncio.wait_for(judged(), 60))
     assert [(one.outcome, one.message) for one in verdict.tests] == [("passed", "")] * 3
+
+
+@in_one_jail
+def test_a_flood_of_calls_that_wait_for_no_result_ends_with_the_programs_limits(ask: Any) -> None:
+    began = time.monotonic()
+    outcome = ask(FLOOD, "def g(x): return x + 1\nassert f(g) == 3").outcome
+    assert outcome in ("failed", "output_limit", "timeout")
+    assert time.monotonic() - began < 10

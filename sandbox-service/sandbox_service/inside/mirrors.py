@@ -49,6 +49,10 @@ class Mirrors:
         """Both sides have the value as it is now."""
         self._seen[number] = _parts(self.held[number])
 
+    def untold(self, number: int) -> None:
+        """What was written of the value did not cross after all."""
+        self._seen[number] = [self]
+
     def forget(self, number: int) -> None:
         self._seen.pop(number, None)
         if number in self.held:
