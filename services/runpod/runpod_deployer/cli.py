@@ -41,8 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="action", required=True, metavar="plan|up|status|logs|down")
     for action, what in _ACTIONS.items():
         verb = verbs.add_parser(
-            action, help=what, description=what[:1].upper() + what[1:] + ".", allow_abbrev=False
-        )
+            action, help=what, description=what[:1].upper() + what[1:] + ".", allow_abbrev=False,
+            epilog=f"example:\n  psuedoptimal runpod {_EXAMPLES[action]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         verb.set_defaults(parser=verb)
         verb.add_argument("--project", default="lab", help="part of every name made; one record each [lab]")
         match action:
@@ -75,6 +77,13 @@ _ACTIONS = {
     "status": "show what there is, what it costs, and what is not in the record",
     "logs": "print a role's log",
     "down": "delete everything but the volume",
+}
+_EXAMPLES = {
+    "plan": "plan --image docker.io/me/psuedoptimal-pod:1 --secret HF_TOKEN=hf_token",
+    "up": "up --image docker.io/me/psuedoptimal-pod:1 --secret HF_TOKEN=hf_token --max-hours 10",
+    "status": "status",
+    "logs": "logs --follow",
+    "down": "down",
 }
 
 
