@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared.ports import free_port
-from trainer.cli import VERBS, main
+from trainer.cli import CHANNELS, VERBS, main
 
 LIGHT = [
     "trainer.cli", "trainer.cli_runs", "trainer.cli_train", "trainer.cli_tasks", "trainer.cli_services",
@@ -28,10 +28,14 @@ def test_no_verb_imports_torch_before_it_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+PARTS = ["latent send", "latent decode", *(f"serve {room}" for room in ("decoder", "sandbox", "playground"))]
+PARTS += [f"runpod {action}" for action in ("plan", "up", "status", "logs", "down")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *map(" ".join, CHANNELS), *PARTS])
 def test_every_help_ends_with_an_example(verb: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
+        main([*verb.split(), "--help"])
     said = capsys.readouterr().out
     assert ended.value.code == 0
     assert "example" in said and f"psuedoptimal {verb}" in said.rpartition("example")[2]
@@ -59,6 +63,19 @@ def test_help_lists_every_verb_and_no_arguments_are_a_wrong_request(capsys: Any)
         (["train", "text", "--learning-rate", "fast"], "learning_rate='fast'"),
         (["train", "text", "--config", "nowhere"], "no such file"),
         (["train", "text", "--resume", "nowhere"], "no run here"),
+        (["train", "text", "--config", "starter-text.yaml", "--resume", "nowhere"], "nowhere: no run here"),
+        (
+            ["train", "text", "--name", "x/y"],
+            "name='x/y': it does not fit: run folder: letters, digits, dots",
+        ),
+        (["train", "text", "--no-lora", "--lora-r", "4"], "--no-lora and --lora-r exclude one another"),
+        (["train", "text", "--lora-r", "4", "--no-lora"], "--no-lora and --lora-r exclude one another"),
+        (
+            ["train", "text", "--config", "starter-latent.yaml"],
+            "no such setting; it is one of `train latent`, not of `train text`",
+        ),
+        (["report", "no/where"], "no/where: no such folder; `ls no` shows what there is"),
+        (["judge", "no/where.py", "--test", "assert f(1)"], "no/where.py: no such file\n"),
         (["tasks", "--dataset", "nowhere.jsonl"], "dataset="),
         (["tasks", "-n", "0"], "argument -n: '0' is no count; give a whole number from 1"),
         (["demo", "--seeds", "1,x"], "--seeds"),

@@ -24,7 +24,7 @@ from shared.errors import Unavailable
 from shared.ports import free_port
 from trainer.cli import main
 from trainer.config import ConfigError
-from trainer.supervise import Service, services
+from trainer.supervise import Service
 
 LOOP = "for n in range(3):\n    assert f(n) == 2 * n"
 
@@ -47,7 +47,8 @@ def test_what_is_no_program_is_no_verdict(what: str, tmp_path: Path, capsys: Any
     place = tmp_path / what
     place.mkdir() if what == "folder" else place.write_bytes(b"\xff")
     assert main(["judge", str(place), "--test", "assert f(1)"]) == 2
-    assert f"{place}: is no Python file in UTF-8" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{place}: is no Python file in UTF-8" in said and "Errno" not in said
 
 
 @pytest.mark.parametrize(
@@ -89,15 +90,6 @@ def test_a_service_that_ended_is_not_ready_because_another_answers_at_its_port(
                 time.sleep(0.1)
     finally:
         second.stop()
-
-
-def test_decoders_that_a_given_url_makes_needless_are_said(tmp_path: Path, capsys: Any) -> None:
-    given = ["http://127.0.0.1:9"]
-    with services(tmp_path, None, given, given, decoders=2) as urls:
-        assert urls == (given, given)
-    assert "decoders=2 starts none: decoder_url names" in capsys.readouterr().err
-    with services(tmp_path, None, given * 2, given, decoders=2):
-        assert capsys.readouterr().err == ""
 
 
 def test_several_programs_are_told_apart_and_one_stands_alone(rooms: Any, capsys: Any) -> None:

@@ -7,6 +7,7 @@ that `--help` and the light verbs start without torch.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 
 from shared.errors import NoAnswer, RequestRefused
-from trainer.config import ConfigError, refuse_unknown
+from trainer.config import ConfigError
 from trainer.pace import with_notes
 from trainer.runs import is_disk_full
 
@@ -75,7 +76,7 @@ def _guarded(argv: list[str]) -> int:
         verb = import_module(CHANNELS.get((argv[0], *argv[1:2]), VERBS[argv[0]][0]))
         parser = make_parser(argv[0], verb)
         args, unknown = parser.parse_known_args(argv[1:])
-        refuse_unknown(getattr(args, "parser", parser), unknown)
+        _refuse_unknown(getattr(args, "parser", parser), unknown)
         return int(verb.command(args))
     except (ConfigError, RequestRefused) as error:
         return _fail(with_notes(error), 2)
@@ -93,6 +94,27 @@ def _guarded(argv: list[str]) -> int:
         if isinstance(error, FileNotFoundError | ModuleNotFoundError):
             return _fail(with_notes(error), 2)
         raise
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    """End with exit code 2 if there are arguments the parser does not know, suggesting the nearest.
+
+    parser   the verb's own parser
+    unknown  what parse_known_args left over
+    """
+    if not unknown:
+        return
+    known = [option for action in parser._actions for option in action.option_strings]
+    flag = unknown[0].split("=")[0]
+    if not flag.startswith("-"):
+        parser.error(
+            f"{unknown[0]}: one argument too many, or one that belongs in front of the flags; "
+            f"see {parser.prog} --help"
+        )
+    near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
+    parser.error(
+        f"{flag}: no such flag" + (f"; did you mean {near[0]}?" if near else f"; see {parser.prog} --help")
+    )
 
 
 def make_parser(name: str, verb: ModuleType) -> argparse.ArgumentParser:

@@ -83,15 +83,16 @@ def resumed(
     """Return the settings of the run to go on with.
 
     may_change  settings that the command line or a variable may give anew
-    raises      ConfigError if the command line changes any other
+    raises      ConfigError if there is no run, or the command line changes any other
     """
+    run = Run.open(args.resume)
     changed = sorted(set(flags) - set(may_change) | ({"config"} if args.config else set()))
     if changed:
         raise ConfigError(
             f"--resume: a run keeps its settings ({', '.join(changed)}); start a new one with "
             f"--config {args.resume}/config.yaml"
         )
-    return own_settings(settings, Run.open(args.resume).folder, flags, variables=may_change)
+    return own_settings(settings, run.folder, flags, variables=may_change)
 
 
 def processes(device: str) -> int:

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.epilog = (
                 "Every other setting is an environment variable of the service (DECODER_*, SANDBOX_*, "
                 "PLAYGROUND_*).\nThe playground starts a decoder and a sandbox of its own where none is.\n\n"
-                "example:\n  psuedoptimal serve sandbox --port 8002"
+                "examples:\n  psuedoptimal serve sandbox --port 8002\n"
+                "  psuedoptimal serve decoder --model echo --port 8001\n  psuedoptimal serve playground"
             )
         case "decode":
             parser.add_argument(
@@ -146,8 +147,11 @@ def _decode(args: argparse.Namespace) -> int:
 def _judge(args: argparse.Namespace) -> int:
     try:
         program = args.program.read_text(encoding="utf-8") if args.program else "".join(stdin_lines())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{args.program}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{args.program}: is no Python file in UTF-8: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{args.program}: is no Python file in UTF-8: {why}") from error
     tests, setup = list(args.test), args.setup
     if args.task:
         task = _find(args.dataset, args.task)

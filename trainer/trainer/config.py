@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import pkgutil
 import types
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
@@ -125,7 +124,8 @@ def environment(model: type[Section]) -> dict[str, Any]:
     given = sorted(name for name in os.environ if name.startswith(ENV_PREFIX))
     unknown = [name for name in given if name not in fields and name not in OTHER_VARIABLES]
     if unknown:
-        known = [*fields, *_variables()]
+        settings = (name for channel in _channels().values() for name in channel.model_fields)
+        known = [*fields, *(ENV_PREFIX + name.upper() for name in settings)]
         _refuse_variables([name for name in unknown if name not in known], known)
     return {
         fields[name]: _from_text(model.model_fields[fields[name]], os.environ[name], name)
@@ -134,15 +134,10 @@ def environment(model: type[Section]) -> dict[str, Any]:
     }
 
 
-def _variables() -> list[str]:
-    """Return the variables of every channel: the fields of the `...Config` of each module `config_*`."""
-    found: set[str] = set()
-    for module in pkgutil.iter_modules([str(_PACKAGE)]):
-        if module.name.startswith("config_"):
-            for name, model in vars(import_module(f"{__package__}.{module.name}")).items():
-                if name.endswith("Config") and isinstance(model, type) and issubclass(model, Section):
-                    found |= {ENV_PREFIX + field.upper() for field in model.model_fields}
-    return sorted(found)
+def _channels() -> dict[str, type[Section]]:
+    """Return the settings of every channel by its name, as `train` has it."""
+    modules = {name: import_module(f"{__package__}.config_{name}") for name in ("text", "program", "latent")}
+    return {name: getattr(module, f"{name.capitalize()}Config") for name, module in modules.items()}
 
 
 def _refuse_variables(unknown: Sequence[str], known: Sequence[str]) -> None:
@@ -197,46 +192,30 @@ def _add_field(group: argparse._ArgumentGroup, dest: str, name: str, field: Fiel
 
 
 def given_flags(model: type[Section], namespace: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line gave, as a nested dict; fields not given are absent."""
-    given: dict[str, Any] = {}
-    for dest, value in vars(namespace).items():
+    """Return what the command line gave, as a nested dict; fields not given are absent.
+
+    raises  ConfigError if a section is switched off and one of its settings given
+    """
+    given, flags = dict[str, Any](), vars(namespace)
+    for dest, value in flags.items():
         path = dest.split(".")
         field = model.model_fields.get(path[0])
         if field is None:
             continue
+        if len(path) > 1 and path[0] in flags:
+            raise ConfigError(f"--no-{path[0]} and --{'-'.join(path)} exclude one another; give one of them")
         target = given
         for key in path[:-1]:
             nested = _nested(field)
             assert nested is not None
             field = nested.model_fields[path[-1]]
-            target = target.setdefault(key, {}) if isinstance(target.get(key, {}), dict) else target
+            target = target.setdefault(key, {})
         if isinstance(value, list):
             value = [part for item in value for part in item.split(",") if part]
             value = [] if value in (["none"], ["null"]) else value
         flag = "--" + dest.replace(".", "-").replace("_", "-")
         target[path[-1]] = _from_text(field, value, flag) if isinstance(value, str) else value
     return given
-
-
-def refuse_unknown(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
-    """End with exit code 2 if there are arguments the parser does not know, suggesting the nearest.
-
-    parser   the verb's own parser
-    unknown  what parse_known_args left over
-    """
-    if not unknown:
-        return
-    known = [option for action in parser._actions for option in action.option_strings]
-    flag = unknown[0].split("=")[0]
-    if not flag.startswith("-"):
-        parser.error(
-            f"{unknown[0]}: one argument too many, or one that belongs in front of the flags; "
-            f"see {parser.prog} --help"
-        )
-    near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-    parser.error(
-        f"{flag}: no such flag" + (f"; did you mean {near[0]}?" if near else f"; see {parser.prog} --help")
-    )
 
 
 # --- the model's own shape ---------------------------------------------------------------------------
@@ -307,8 +286,14 @@ def _check_keys(model: type[BaseModel], layer: Mapping[str, Any], where: str) ->
 
 
 def _suggest(key: str, model: type[BaseModel]) -> str:
+    channels = _channels()
+    own = next((f"train {name}" for name, channel in channels.items() if channel is model), "")
+    having = [f"`train {name}`" for name, channel in channels.items() if key in channel.model_fields]
+    if own and having and key not in model.model_fields:
+        return f"; it is one of {' and '.join(having)}, not of `{own}`"
     near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; `psuedoptimal train text --help` lists them all"
+    known = f"`psuedoptimal {own} --help` lists them all" if own else f"take {', '.join(model.model_fields)}"
+    return f"; did you mean {near[0]}?" if near else f"; {known}"
 
 
 def _fault(model: type[Section], item: Any) -> str:
@@ -317,4 +302,6 @@ def _fault(model: type[Section], item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{path}: no such setting{_suggest(str(item['loc'][-1]), model)}"
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch" and path in model.model_fields:
+        message = f"it does not fit: {model.model_fields[path].description}"
     return message if not path else f"{path}={item['input']!r}: {message[:1].lower() + message[1:]}"

@@ -228,7 +228,8 @@ class Output(Section):
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=100,
-        description="run folder; null makes one up",
+        description="run folder: letters, digits, dots, dashes and underscores, a letter or digit first; "
+        "null makes one up",
     )
     logging_steps: int = Field(10, ge=1, description="steps between two live lines")
     example_steps: int = Field(50, ge=1, description="steps between two printed sets of examples")

@@ -74,6 +74,8 @@ def read_run(path: str | Path, *, episodes: bool = True, evaluation: str = EVALU
     raises      FileNotFoundError if the folder does not exist, holds nothing of a run, or not that evaluation
     """
     folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no such folder; `ls {folder.parent}` shows what there is")
     known = ("config.yaml", "metrics.jsonl", "summary.json", EVALUATION, "checkpoints")
     if not any((folder / name).exists() for name in known):
         raise FileNotFoundError(f"{folder} is no run folder: it has none of {', '.join(known)}")
