@@ -16,6 +16,7 @@ from trainer.config import ConfigError, resolve
 from trainer.config_program import ProgramConfig
 from trainer.config_text import TextConfig
 from trainer.runs import Run
+from trainer.supervise import services
 
 STARTER = ["--config", "starter-text.yaml"]
 
@@ -51,6 +52,21 @@ def test_a_setting_a_service_refuses_is_a_wrong_request_and_leaves_no_folder(
         "the sandbox cannot be started so: SANDBOX_LANE: no such setting; did you mean SANDBOX_LANES?" in said
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rank", "urls", "times"), [("0", 1, 1), ("1", 1, 0), ("0", 2, 0)])
+def test_decoders_that_a_given_url_makes_needless_are_said_once(
+    rank: str, urls: int, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    nobody, ranks = "http://127.0.0.1:9", str(int(rank) + 1)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    with services(tmp_path, None, [nobody], [nobody], decoders=2) as found:
+        assert found == ([nobody], [nobody])
+    place = ["--runs", str(tmp_path), "--name", "r", "--deadline-s", "0.1", "--decoders", "2"]
+    given = ["--decoder-url", *[nobody] * urls, "--sandbox-url", nobody]
+    assert main(["train", "text", *STARTER, *place, *given]) == 1
+    assert capsys.readouterr().err.count("decoders=2 starts none: decoder_url names") == times
 
 
 @pytest.mark.parametrize("argv", [["train", "text", *STARTER], ["evaluate"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,9 @@ def start(config: TextConfig, *, resume: Path | None = None, unsaved: Sequence[s
 
 
 def _train(config: TextConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
+    named, wanted = config.decoder_url or [], config.decoders
+    if run is not None and named and wanted not in (1, len(named)):
+        print(f"decoders={wanted} starts none: decoder_url names those that are asked", file=sys.stderr)
     with services(
         folder / "logs", config.generator_model, config.decoder_url, config.sandbox_url, config.decoders,
         meanwhile=ENGINE,

@@ -231,8 +231,6 @@ def services(
     meanwhile  a module that is imported while those that are started come up
     raises     Unavailable if one that is started does not come up
     """
-    if decoder_url and decoders not in (1, len(decoder_url)):
-        print(f"decoders={decoders} starts none: decoder_url names those that are asked", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         started: list[Service] = []
 
