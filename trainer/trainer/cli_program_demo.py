@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", default="1", help="training seeds by comma, e.g. 1,2,3 [1]")
     add("--config", type=Path, default=CONFIG, help=f"settings of the runs [{CONFIG}]")
     add("--runs", type=Path, default=Path("runs"), help="folder of the run folders [runs]")
-    add("--max-seconds", type=float, help="train for less time, to see the parts move")
-    add("--heldout-sequences", type=int, help="measure on fewer sequences")
+    add("--max-seconds", type=float, help=f"{ProgramConfig.model_fields['max_seconds'].description}; to see "
+        "the parts move, also give --heldout-sequences, and in front of the command "
+        "PSUEDOPTIMAL_SCREEN_SAMPLES=0 (no screening) and PSUEDOPTIMAL_VALIDATION_SEQUENCES=16")  # fmt: skip
+    add("--heldout-sequences", type=int, help="measure on fewer sequences, at the start and at the end")
     add("--samples", default="1", help="programs tried for each sequence in the evaluation, by comma [1]")
     add("--json", action="store_true", help="print the tables as JSON")
     parser.epilog = "example:\n  psuedoptimal demo program --seeds 1,2,3"

@@ -104,7 +104,11 @@ class Training(Section):
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay")
     adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW second moment")
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's norm; 0 is off")
-    max_seconds: float | None = Field(None, gt=0, description="end the training after so long")
+    max_seconds: float | None = Field(
+        None, gt=0,
+        description="end the training after the step with which sampling, screening, sandbox and updates "
+        "took so long; the first screening and that step are not cut short, evaluations do not count",
+    )  # fmt: skip
     seed: int = Field(42, ge=0, lt=2**32, description="of data, weights, order and sampling")
     warm_start: bool = Field(False, description="first learn from generated pairs, supervised")
     warm_start_steps: int = Field(1000, ge=1, description="of the warm start")
