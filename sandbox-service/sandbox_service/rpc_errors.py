@@ -1,8 +1,8 @@
 """The program's exceptions as a test in the judge meets them: of a class it names, or of the nearest builtin.
 
 What an exception carries besides its arguments is asked of the program, where the exception stays. Its class
-is made here of the names the program gives; nothing but `Exception` and what derives from it is raised, and
-nothing by which a test library skips or stops a test. Standard library only.
+is made here of the names the program gives; nothing by which a test library skips or stops a test is raised,
+and what is no `Exception` there is none here. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 from sandbox_service.rpc_plan import MODULES
 
 _CLASSES_OF = MODULES - {"unittest", "pytest"}  # theirs say how a test goes on
+
+
+_LEAVING = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class ProgramError(Exception):
@@ -43,13 +46,16 @@ class Errors:
         text: str,
         args: Sequence[Any] | None,
         own: Any,
-    ) -> Exception:
+    ) -> BaseException:
         """Make what a test may expect.
 
         kinds  the names of its classes, nearest first
         args   its arguments, where they could be sent
         own    the program's exception, where it is of a class of the program's
         """
+        if "Exception" not in kinds and kinds[0] not in self.named:
+            leaving = next((one for one in _LEAVING if one.__name__ in kinds), BaseException)
+            return leaving(*(args or ())) if args or not text else leaving(text)
         kind = self._classes.get(key := tuple(kinds))
         if kind is None:
             kind = self._classes[key] = self._class(kinds)

@@ -139,6 +139,8 @@ class Pipe(Link):
                 raise Untold(f"the program is called more than {_CALLS_MAX} times")
             self._send(op, target, args, kwargs)
             return self._answer()
+        except CodecError as why:  # no ValueError that a test may expect
+            raise self.untold(f"the program's answer cannot be read: {why}") from None
         except (Gone, NotCarried, Untold) as why:
             self.over = why
             raise
@@ -230,7 +232,7 @@ class Pipe(Link):
                 return result
             self._run(result)
 
-    def _parts(self, payload: bytes) -> tuple[Any, Exception | None]:
+    def _parts(self, payload: bytes) -> tuple[Any, BaseException | None]:
         """Read an answer: its result or what was raised, and what became of the values that both have."""
         at, result, error = 0, None, None
         while at < len(payload):
@@ -255,7 +257,7 @@ class Pipe(Link):
                     )
         return result, error
 
-    def _error(self, said: Any) -> Exception:
+    def _error(self, said: Any) -> BaseException:
         """Make the exception a test may expect."""
         match said:
             case (tuple() as kinds, str() as text, Remote() | None as own, *more) if _are_names(kinds):

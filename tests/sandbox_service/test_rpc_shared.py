@@ -115,9 +115,8 @@ def test_a_program_changes_no_value_that_it_was_not_given(ask: Any) -> None:
     )
     test = "wanted = [4]\nfor _ in [1]:\n    x = [1]\n    assert f(x) == wanted"
     assert ask(program, test).outcome == "failed"
-    assert (
-        ask(program.replace(" if n in self.mirrors.held or len(sys.argv) > 9", ""), test).outcome == "raised"
-    )
+    verdict = ask(program.replace(" if n in self.mirrors.held or len(sys.argv) > 9", ""), test)
+    assert verdict.outcome == "failed" and "in the test's name" in verdict.tests[0].message
 
 
 @in_one_jail
