@@ -27,6 +27,7 @@ HEADER = struct.Struct("!cI")
 JOB, ANSWER, GONE = b"J", b"A", b"G"
 ASK, RESULT, END = b"Q", b"R", b"E"
 _CALLS_MAX = 100_000
+_DIGITS_MAX = 20
 
 
 class Gone(BaseException):
@@ -248,9 +249,9 @@ class Pipe(Link):
                     result = value
                 case serve.ERROR, _:
                     error = self._error(value)
-                case serve.FORGOTTEN, _ if type(value) is str:
-                    for number in value.split():
-                        self.mirrors.forget(int(number))
+                case serve.FORGOTTEN, str():
+                    for number in map(_number, value.split()):
+                        self.mirrors.forget(number)
                 case _ if not issubclass(type(value), MUTABLE):
                     raise self.untold(
                         "the program has changed a value into one that is too large to be carried"
@@ -267,7 +268,11 @@ class Pipe(Link):
 
     def _run(self, called: Any) -> None:
         """Run one of the test's functions for the program."""
-        number, args, kwargs = called
+        match called:
+            case (int() as number, tuple() as args, tuple() as kwargs):
+                pass
+            case _:
+                raise CodecError("a call of the test's function that names none")
         try:
             result = self.functions[number](*args, **dict(kwargs))
             self._send("result", None, (result,), {})
@@ -283,6 +288,12 @@ class Pipe(Link):
             nearest = Exception() if kind.__name__.endswith("Group") else kind.__new__(kind)
             nearest.args = (str(error)[:1000],)
             self._send("raise", None, (nearest,), {})
+
+
+def _number(text: str) -> int:
+    if len(text) > _DIGITS_MAX or not text.removeprefix("-").isdecimal():
+        raise CodecError("a value without its number")
+    return int(text)
 
 
 def _are_names(found: Any) -> bool:

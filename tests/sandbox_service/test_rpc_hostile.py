@@ -32,10 +32,14 @@ SAYS = (
 )
 
 EACH = "def each(g, seen):\n    try: g(1)\n    except Exception: pass\n    return list(seen)"
-FLOOD = (
+SERVER = (
     "import sys\nfrom sandbox_service.inside import serve, frames\ndef f(g):\n    frame = sys._getframe()\n"
     "    while not isinstance(frame.f_locals.get('self'), serve.Server): frame = frame.f_back\n"
-    "    server = frame.f_locals['self']\n    call = serve._part(0, server.encode((0, (1,), ())))\n"
+    "    server = frame.f_locals['self']\n"
+)
+CALLS = SERVER + "    server.send(frames.CALLED, serve._part(0, server.encode({what})))"
+FLOOD = SERVER + (
+    "    call = serve._part(0, server.encode((0, (1,), ())))\n"
     "    while True: server.send(frames.CALLED, call)"
 )
 
@@ -56,6 +60,9 @@ FORGED = [
     ("class S(TypeError):\n    def __str__(s): return 5\ndef f(x): raise S",
      "import pytest\nwith pytest.raises(ValueError): f(1)"),
     (SAYS.format(what="b'no'"), "import pytest\nwith pytest.raises(ValueError): f(1)"),
+    ("from sandbox_service.inside import mirrors\ndef f(x): mirrors.Mirrors.unheld = lambda self: ['no']",
+     "import pytest\nwith pytest.raises(ValueError): f(1)"),
+    (CALLS.format(what="5"), "import pytest\nwith pytest.raises(TypeError): f(1)"),
     ("class V(str):\n    def __eq__(s, o): return True", "for _ in [1]: assert not V('1') == 'a'"),
     ("class V(list):\n    def __ne__(s, o): return False", "for _ in [1]: assert V([1]) != [2]"),
     ("class V(int):\n    def __eq__(s, o): return s.x == o.x", "for _ in [1]: assert not V(1) == 2"),
