@@ -123,10 +123,10 @@ class Service:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment of a service: ours without DECODER_*, plus the given settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DECODER_")}
+    """The environment of a service: a user's, in which nothing is switched off, plus the given settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DECODER_", "HF_HUB_"))}
     given = {f"DECODER_{name.upper()}": str(value) for name, value in settings.items()}
-    return {**kept, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **given}
+    return {**kept, "PYTHONPATH": ROOMS, "OMP_NUM_THREADS": "1", **given}
 
 
 @pytest.fixture(scope="session")

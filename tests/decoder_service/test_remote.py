@@ -92,7 +92,7 @@ def serve(model_there: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         pytest.skip("transformers serve needs the package openai; pip install 'psuedoptimal[dev]'")
     port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable, "-m", "transformers.cli.transformers", "serve", str(model_there), "--device", "cpu",
         "--host", "127.0.0.1", "--port", str(port),
