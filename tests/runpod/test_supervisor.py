@@ -161,7 +161,7 @@ def test_a_main_program_deaf_to_sigterm_is_killed_after_its_grace(pod: Supervise
 def test_the_deadline_ends_the_main_program_as_sigterm_does(pod: Supervised) -> None:
     pod.start(
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\ntime.sleep(60)",
-        deadline=time.time() + 1.5, services=[],
+        deadline=time.time() + 5, services=[],  # enough for Python to start on a busy machine
     )  # fmt: skip
     code, _, told = pod.end()
     assert code == 5 and "deadline" in told
