@@ -61,7 +61,7 @@ class Popen(_ordinary):  # type: ignore[type-arg]
         preexec = given["preexec_fn"]
         self.pid = warm.fork(
             {
-                "words": given["args"],
+                "words": [os.fspath(word) for word in given["args"][1:]],
                 "environment": dict(_environment(given)),
                 "folder": os.fspath(given["cwd"] or Path.cwd()),
                 "session": bool(given["start_new_session"]),
@@ -83,11 +83,11 @@ def _libraries(given: dict[str, Any]) -> tuple[str, ...]:
     if sys.platform != "linux":
         return ()
     match given["args"]:
-        case [sys.executable, "-m", "trainer.cli", *_]:
+        case [sys.executable, "-m", "trainer.cli" | "transformers.cli.transformers", *_]:
             return TORCH
         case [sys.executable, "-m", "decoder_service"]:
             return TORCH if _environment(given).get("DECODER_ENGINE", "hf") == "hf" else WEB
-        case [sys.executable, "-m", "sandbox_service" | "playground"]:
+        case [sys.executable, "-m", "sandbox_service" | "playground"] | [sys.executable, Path()]:
             return WEB
     return ()
 
@@ -178,7 +178,7 @@ def _serve(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def _become(what: dict[str, Any], files: list[int]) -> None:
-    """Be `python -m MODULE ...`, started as the request says."""
+    """Be `python -m MODULE ...` or `python SCRIPT`, started as the request says."""
     if what["session"]:
         os.setsid()
     for number, file in enumerate(files):
@@ -196,8 +196,9 @@ def _become(what: dict[str, Any], files: list[int]) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    sys.path[:1] = [what["folder"], *places]
-    sys.argv = what["words"][2:]
+    by_name = what["words"][0] == "-m"
+    sys.argv = what["words"][by_name:]
+    sys.path[:1] = [what["folder"] if by_name else str(Path(sys.argv[0]).parent), *places]
     if what["first"]:
         module, name = what["first"]
         getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name)()
@@ -215,7 +216,10 @@ def _main() -> None:
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        if job[0]["words"][0] == "-m":
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -74,13 +74,19 @@ def run(words: list[str]) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-def run_as_two(words: list[str]) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-         str(free_port()), "-m", "trainer.cli", *words],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout, done.stderr)
+def run_as_two(words: list[str]) -> list[Ended]:
+    """Run a command in two processes that find each other as a launcher's do."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainer.cli", *words],
+            env={**ENVIRONMENT, **place, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    said = [rank.communicate(timeout=400) for rank in ranks]
+    return [Ended(rank.returncode, *text) for rank, text in zip(ranks, said, strict=True)]
 
 
 def metrics(out: Path, name: str = "metrics") -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def test_two_processes_have_the_loss_curve_of_one(
                "--per_device_train_batch_size", "4")  # fmt: skip
     two = argv(tmp_path / "two", teacher_folder, student_folder, data, states, *same,
                "--per_device_train_batch_size", "2")  # fmt: skip
-    for done in (run(one), run_as_two(two)):
+    for done in (run(one), *run_as_two(two)):
         assert done.returncode == 0, done.stderr[-3000:]
     for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         assert a["step"] == b["step"]
