@@ -120,7 +120,7 @@ class Visit:
 
     page: Any
     url: str
-    shots: Path
+    shots: Path | None
     errors: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -129,7 +129,9 @@ class Visit:
         return self.page
 
     def shot(self, name: str) -> None:
-        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+        """Keep a picture, if anybody wants to look at it: it takes as long as the page's whole test."""
+        if self.shots:
+            self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
 
     def fits(self) -> bool:
         """Nothing scrolls sideways, once the page's style is there: a form's answer may be a new page."""
@@ -146,14 +148,16 @@ class Visit:
 
 @pytest.fixture
 def visit(
-    chromium: Any, serve: Callable[..., httpx.Client], runs: Path, rooms: SimpleNamespace, repo: Path
+    chromium: Any, serve: Callable[..., httpx.Client], runs: Path, rooms: SimpleNamespace
 ) -> Iterator[Callable[..., Visit]]:
     """Open a browser on a playground with its services: `visit(width=390, dark=True, script=False)`.
 
     Further arguments are settings of the playground: `visit(decoder_url=...)`.
     """
-    shots = repo / "build" / "screenshots"
-    shots.mkdir(parents=True, exist_ok=True)
+    wanted = os.environ.get("PSUEDOPTIMAL_SCREENSHOTS")
+    shots = Path(wanted) if wanted else None
+    if shots:
+        shots.mkdir(parents=True, exist_ok=True)
     contexts = []
 
     def start(*, width: int = 1280, dark: bool = False, script: bool = True, **settings: Any) -> Visit:

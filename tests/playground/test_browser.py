@@ -1,7 +1,7 @@
 """The page in a real Chromium: clicks, keys, a narrow screen, no script, nothing from elsewhere.
 
-Screenshots are kept in build/screenshots. Without Chromium these tests are skipped; PSUEDOPTIMAL_CHROMIUM
-names another than the system's.
+PSUEDOPTIMAL_SCREENSHOTS names a folder for pictures of the pages. Without Chromium these tests are skipped;
+PSUEDOPTIMAL_CHROMIUM names another than the system's.
 """
 
 from __future__ import annotations
