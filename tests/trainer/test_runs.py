@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def test_the_resume_command_is_whole_for_one_process_and_for_several() -> None:
     assert resume_command("text", folder) == "psuedoptimal train text --resume 'runs/a b'"
     several = "torchrun --nproc_per_node 2 -m trainer.cli train program --resume 'runs/a b'"
     assert resume_command("program", folder, 2) == several
+
+
+@pytest.mark.parametrize("flag", [["--resume", "runs/a b"], ["--resume=runs/a b"]])
+def test_after_a_resumed_run_the_command_keeps_its_flags(
+    monkeypatch: pytest.MonkeyPatch, flag: list[str]
+) -> None:
+    words = ["train", "text", *flag, "--decoder-url", "http://other:8002"]
+    monkeypatch.setattr("sys.argv", ["/bin/psuedoptimal", *words])
+    assert shlex.split(resume_command("text", Path("runs/a b"))) == ["psuedoptimal", *words]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

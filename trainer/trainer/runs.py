@@ -221,11 +221,11 @@ class Run:
 
 
 def resume_command(channel: str, folder: Path, processes: int = 1) -> str:
-    """Return the whole command that goes on with a run."""
-    launcher = ["psuedoptimal"]
-    if processes > 1:
-        launcher = ["torchrun", "--nproc_per_node", str(processes), "-m", "trainer.cli"]
-    return shlex.join([*launcher, "train", channel, "--resume", str(folder)])
+    """Return the whole command that goes on with a run: after a resumed one, that command with its flags."""
+    several = ["torchrun", "--nproc_per_node", str(processes), "-m", "trainer.cli"]
+    resumes = any(word.partition("=")[0] == "--resume" for word in sys.argv)
+    words = sys.argv[1:] if resumes else ["train", channel, "--resume", str(folder)]
+    return shlex.join([*(several if processes > 1 else ["psuedoptimal"]), *words])
 
 
 def refuse_inside_run(root: Path) -> None:
