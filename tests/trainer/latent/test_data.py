@@ -52,6 +52,9 @@ def test_a_line_ends_at_a_line_feed_only_and_a_bad_one_is_named(tmp_path: Path) 
         (row("b", ("gpt", "y")), "no human turn"),
         (row("b", ("human", "y")), "nothing to learn from"),
         ({"id": "b", "conversations": [{"from": "human", "value": 3}]}, "turn 0"),
+        (row("b", ("human", "x" * 200_001), ("gpt", "y")), "turn 0 has 200001 characters; at most 200000"),
+        (row("b", *[("human", "x"), ("gpt", "y")] * 501), "1002 turns; a conversation has at most 1000"),
+        ({**row("b"), "plan": "x" * 200_001}, "its plan has 200001 characters"),
         (row("a"), "twice"),
     ],
 )

@@ -11,6 +11,7 @@ from tests.trainer.latent.conftest import argv, evaluations, hidden, metrics, ru
 from shared.errors import NoAnswer
 from shared.wire_latents import LatentLossReply
 from trainer.channels.latent.teacher import LocalTeacher
+from trainer.channels.latent.trainer import training_arguments
 from trainer.config import ConfigError, resolve
 from trainer.config_latent import LatentConfig
 
@@ -81,11 +82,33 @@ def test_no_evaluation_is_lost_to_an_outage_and_none_of_its_consequences(
     assert len(metrics(whole)) == 8
 
 
+GIVEN = {
+    "teacher_model_name_or_path": "starter", "student_model_name_or_path": "starter",
+    "data_path": "starter", "kl_weight": 0, "align_weight": 0,
+}  # fmt: skip
+
+
 def test_one_checkpoint_is_too_few_for_the_best_and_the_last() -> None:
-    given = {
-        "teacher_model_name_or_path": "starter", "student_model_name_or_path": "starter",
-        "data_path": "starter", "kl_weight": 0, "align_weight": 0,
-    }  # fmt: skip
-    assert resolve(LatentConfig, [], {**given, "save_total_limit": 2}).save_total_limit == 2
+    assert resolve(LatentConfig, [], {**GIVEN, "save_total_limit": 2}).save_total_limit == 2
     with pytest.raises(ConfigError, match="save_total_limit=1: input should be greater than or equal to 2"):
-        resolve(LatentConfig, [], {**given, "save_total_limit": 1})
+        resolve(LatentConfig, [], {**GIVEN, "save_total_limit": 1})
+
+
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [
+        ({"save_only_model": True}, "save_only_model cannot be changed: exact resume"),
+        ({"save_strategy": "no", "optim": "adafactor"}, "save_strategy cannot be changed"),
+        ({"output_dir": "x"}, "output_dir is a setting of its own; use its flag"),
+        ({"optim": "adafactor"}, None),
+    ],
+)
+def test_what_a_run_stands_on_is_no_further_argument(
+    further: dict[str, Any], told: str | None, tmp_path: Path
+) -> None:
+    config = resolve(LatentConfig, [], {**GIVEN, "training_arguments": further})
+    if told is None:
+        assert training_arguments(config, tmp_path, 2, device="cpu", evaluated=True).optim == "adafactor"
+        return
+    with pytest.raises(ConfigError, match=told):
+        training_arguments(config, tmp_path, 2, device="cpu", evaluated=True)

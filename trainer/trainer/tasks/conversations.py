@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shared.wire_latents import Turn
+from shared.wire import MAX_TEXT
+from shared.wire_latents import MAX_TURNS, Turn
 from trainer.config import ConfigError
 from trainer.tasks.rows import json_lines
 from trainer.tasks.task import Task
@@ -106,10 +107,16 @@ def _conversation(row: Any) -> Conversation:
     given = row.get("conversations")
     if not isinstance(given, list) or not given:
         raise ValueError("`conversations` must be a list of at least one turn")
+    if len(given) > MAX_TURNS:
+        raise ValueError(f"it has {len(given)} turns; a conversation has at most {MAX_TURNS}")
     turns = []
     for number, turn in enumerate(given):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise ValueError(f"turn {number} must be {{'from': ..., 'value': text}}")
+        if len(turn["value"]) > MAX_TEXT:
+            raise ValueError(
+                f"turn {number} has {len(turn['value'])} characters; at most {MAX_TEXT} can be sent"
+            )
         role = ROLES.get(turn.get("from", turn.get("role")))
         if role is None:
             raise ValueError(f"turn {number} is from {turn.get('from')!r}; known are {', '.join(ROLES)}")
@@ -120,6 +127,8 @@ def _conversation(row: Any) -> Conversation:
     if not any(turn.role == "assistant" and turn.content for turn in turns):
         raise ValueError("no assistant turn says anything: there is nothing to learn from")
     plan = row.get("plan")
+    if isinstance(plan, str) and len(plan) > MAX_TEXT:
+        raise ValueError(f"its plan has {len(plan)} characters; at most {MAX_TEXT} can be sent")
     return Conversation(str(row["id"]), tuple(turns), plan if isinstance(plan, str) else "")
 
 

@@ -161,6 +161,14 @@ def _trainer(
     return trainer
 
 
+# What a checkpoint holds, what is done with it, and how the best one is found: a run stands on it.
+FIXED = {
+    "save_strategy", "save_only_model", "ignore_data_skip", "resume_from_checkpoint", "eval_strategy",
+    "restore_callback_states_from_checkpoint", "load_best_model_at_end", "metric_for_best_model",
+    "greater_is_better", "label_names", "remove_unused_columns",
+}  # fmt: skip
+
+
 def training_arguments(
     config: LatentConfig, folder: Path, steps: int, *, device: str, evaluated: bool
 ) -> TrainingArguments:
@@ -189,6 +197,12 @@ def training_arguments(
     taken = sorted(set(further) & (set(LatentConfig.model_fields) | {"output_dir", "max_steps"}))
     if taken:
         raise ConfigError(f"training_arguments: {', '.join(taken)} is a setting of its own; use its flag")
+    fixed = sorted(set(further) & FIXED)
+    if fixed:
+        raise ConfigError(
+            f"training_arguments: {', '.join(fixed)} cannot be changed: exact resume, the choice of the best "
+            "weights or the run's records stand on it; leave it out"
+        )
     try:
         return TrainingArguments(**{**ours, **further})
     except (TypeError, ValueError, ImportError) as error:
