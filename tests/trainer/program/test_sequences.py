@@ -14,7 +14,7 @@ from trainer.config import ConfigError
 from trainer.config_program import ProgramConfig
 from trainer.preflight import check_program
 from trainer.tasks.sequences import generate, split_of
-from trainer.tasks.sequences_load import load_splits
+from trainer.tasks.sequences_load import _generated, load_splits
 from trainer.tasks.sequences_shorten import shorten
 from trainer.tasks.sequences_transcribe import transcribe
 
@@ -36,6 +36,11 @@ def test_splits_never_meet_and_sequences_come_once() -> None:
     train = {pair.sequence for pair in generate("train", 2000, 1)}
     assert len(test) == 200 and len(train) == 2000 and not test & train
     assert all(split_of(sequence) == "test" for sequence in test)
+
+
+def test_none_is_none() -> None:
+    assert generate("train", 0, 1) == []
+    assert len(_generated(1, 128, set())) == 1
 
 
 def test_excluded_sequences_do_not_come() -> None:

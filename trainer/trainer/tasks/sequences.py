@@ -223,10 +223,10 @@ def stream(
 def generate(split: str | None, n: int, seed: int = 0, **limits: object) -> list[Pair]:
     """Return n pairs of distinct sequences; of two programs for one, the shorter in bits. See `stream`."""
     found: dict[tuple[int, ...], Program] = {}
-    for pair in stream(split, seed, **limits):  # type: ignore[arg-type]
+    pairs = stream(split, seed, **limits)  # type: ignore[arg-type]
+    while len(found) < n:
+        pair = next(pairs)
         other = found.get(pair.sequence)
         if other is None or length_bits(pair.program) < length_bits(other):
             found[pair.sequence] = pair.program
-        if len(found) == n:
-            break
     return [Pair(sequence, program) for sequence, program in found.items()]
