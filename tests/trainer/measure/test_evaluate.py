@@ -232,6 +232,19 @@ def test_several_runs_also_give_their_median_as_json(
     assert found["median"][0]["n"] == 4
 
 
+def test_runs_on_different_tasks_are_printed_without_a_median(
+    trained: Path, located: TextConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(trained, tmp_path / "other")
+    for folder, n in ((trained, 2), (other, 3)):
+        text = (folder / "config.yaml").read_text().replace("heldout_tasks: 12", f"heldout_tasks: {n}")
+        (folder / "config.yaml").write_text(text)
+    assert evaluate(trained, other, "--no-baselines", *urls(located)) == 0
+    said = capsys.readouterr()
+    assert f"no median: {trained} and {other} were measured on different tasks" in said.err
+    assert str(other) in said.out and "median" not in said.out
+
+
 def test_an_outage_ends_with_one_and_writes_nothing(
     trained: Path, located: TextConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -124,6 +125,19 @@ def test_a_run_that_was_not_evaluated_is_no_second_seed(finished: Path, tmp_path
         assert "seeds: " not in text and "edian" not in text
     text = report_html([read_run(run) for run in (finished, other, finished)])
     assert "median of 2 runs; 2 of 3 runs evaluated" in text and "seeds: 100 to 100 %" in text
+
+
+def test_runs_evaluated_on_different_tasks_have_no_median(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(finished, tmp_path / "other")
+    evaluation = json.loads((other / "evaluation.json").read_text())
+    evaluation["tasks"]["sha256"] = "cd"
+    (other / "evaluation.json").write_text(json.dumps(evaluation))
+    assert run(finished, other) == 2
+    said = capsys.readouterr().err
+    assert f"{finished} and {other}: evaluated on different tasks" in said and "same --n" in said
+    assert not (finished / "report.html").exists()
 
 
 def test_the_command_writes_the_report_and_the_picture(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.clients import run
 from shared.errors import NoAnswer, RoomError
@@ -118,7 +118,14 @@ async def measure(
     return Measured(rows, records, decoder, sandbox, time.monotonic() - start)
 
 
-def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace) -> list[Row]:
+class Table(NamedTuple):
+    """A run's rows, and the fingerprint of the tasks they are of."""
+
+    rows: list[Row]
+    tasks: str
+
+
+def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace) -> Table:
     """Evaluate one run and write what was found; the run's main evaluation also into its summary.json.
 
     config   the run's own, with the services' URLs in it
@@ -161,7 +168,7 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
     if name == EVALUATION and folder.summary:  # A run without one is not finished, and is not to look it.
         summary = with_heldout(folder, config, measured.rows[0])
         out.write_text("summary.json", json.dumps(finite(summary), indent=2) + "\n")
-    return measured.rows
+    return Table(measured.rows, fingerprint(tasks))
 
 
 def with_tasks(config: TextConfig, args: argparse.Namespace) -> TextConfig:
@@ -241,7 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Evaluate and print; exit 1 if there was no verdict for every program, 2 if the request was wrong."""
-    tables: list[list[Row]] = []
+    tables: list[Table] = []
     try:
         with told_where(lambda: _left(args.runs, len(tables))):
             for path in args.runs:
@@ -263,7 +270,7 @@ def _left(runs: Sequence[Path], done: int) -> str:
     return f"{done} of {len(runs)} runs are evaluated; go on with: {again}"
 
 
-def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
+def _evaluated(path: Path, args: argparse.Namespace) -> Table:
     """Evaluate one run with the given services, or with its own, started for it."""
     folder = read_run(path, episodes=False)
     config = settings_of(path, args)
@@ -277,17 +284,22 @@ def _evaluated(path: Path, args: argparse.Namespace) -> list[Row]:
         return evaluate_run(folder, located, args)
 
 
-def _print_tables(args: argparse.Namespace, tables: Sequence[list[Row]]) -> int:
-    """Print each run's table, and the median where there are several."""
-    middle = median_rows(tables) if len(tables) > 1 else []
+def _print_tables(args: argparse.Namespace, tables: Sequence[Table]) -> int:
+    """Print each run's table, and the median where there are several on the same tasks."""
+    middle: list[Row] = []
+    if other := next((p for p, t in zip(args.runs, tables, strict=True) if t.tasks != tables[0].tasks), None):
+        why = f"{args.runs[0]} and {other} were measured on different tasks; give --n, or --tasks"
+        print(f"no median: {why}", file=sys.stderr)
+    elif len(tables) > 1:
+        middle = median_rows([table.rows for table in tables])
     if args.json:
         found: dict[str, Any] = {
-            str(p): [row.as_json() for row in rows] for p, rows in zip(args.runs, tables, strict=True)
+            str(p): [row.as_json() for row in table.rows] for p, table in zip(args.runs, tables, strict=True)
         }
         print(json.dumps(finite({"runs": found, "median": [row.as_json() for row in middle]}), indent=1))
         return 0
-    for path, rows in zip(args.runs, tables, strict=True):
-        print(f"\n{path}\n{as_text(rows)}")
+    for path, table in zip(args.runs, tables, strict=True):
+        print(f"\n{path}\n{as_text(table.rows)}")
     if middle:
         print(f"\nmedian over {len(tables)} runs\n{as_text(middle, spread='range')}")
     return 0

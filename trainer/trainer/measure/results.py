@@ -42,11 +42,16 @@ def evaluated(runs: Sequence[RunFolder]) -> list[RunFolder]:
 
 
 def shared_rows(runs: Sequence[RunFolder]) -> list[Row]:
-    """Return the rows of one run, or the medians over several that were evaluated."""
-    tables = [rows for run in runs if (rows := rows_of(run))]
-    if not tables:
-        return []
-    return tables[0] if len(tables) == 1 else median_rows(tables)
+    """Return the rows of one run, or several runs' medians. Raises ValueError if their tasks differ."""
+    measured = evaluated(runs)
+    tasks = [run.evaluation.get("tasks", {}).get("sha256") for run in measured]
+    if other := next((run.path for run, own in zip(measured, tasks, strict=True) if own != tasks[0]), None):
+        raise ValueError(
+            f"{measured[0].path} and {other}: evaluated on different tasks; `psuedoptimal evaluate` both "
+            "with the same --n, which is neither's heldout_tasks, or --split, and report that --evaluation"
+        )
+    tables = [rows_of(run) for run in measured]
+    return median_rows(tables) if len(tables) > 1 else next(iter(tables), [])
 
 
 def figures_section(runs: Sequence[RunFolder]) -> str:

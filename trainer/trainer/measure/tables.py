@@ -148,7 +148,8 @@ def _grouped(records: Sequence[Record], names: Callable[[Record], set[str]]) -> 
 def median_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
     """Return each sender's median over the runs, with the range over the runs in place of the interval.
 
-    tables   one table per run; senders are matched by name, and only those that every run has are kept
+    tables   one table per run, all of the same tasks; senders are matched by name, and only those that every
+             run has are kept
     """
     found = []
     for first in tables[0]:
@@ -157,7 +158,6 @@ def median_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
             found.append(
                 replace(
                     first,
-                    n=min(row.n for row in same),
                     passed=round(median([row.passed for row in same])),
                     pass_rate=_spread([row.pass_rate for row in same]),
                     tokens=_spread([row.tokens for row in same]),
