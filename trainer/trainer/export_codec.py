@@ -19,6 +19,8 @@ from trainer.tasks.task import Task
 
 # What makes a decoder the one that messages were made for; the rest (device, versions) may change.
 IDENTITY = ("engine", "weights_sha256", "template_sha256", "quantization")
+# What tells generators apart where no hash of their weights does, as behind a remote server.
+NAMED = ("name", "revision")
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,16 @@ class Codec:
     def check(self, decoder: ModelCard) -> None:
         """Refuse a decoder that the messages were not made for.
 
+        Without a hash of the weights it goes by what a server calls them, which may be wrong.
+
         raises  ConfigError naming what differs
         """
-        own = self.about["decoder"]
+        own, names = self.about["decoder"], IDENTITY
+        if None in (own.get("weights_sha256"), decoder.weights_sha256):
+            names += NAMED if decoder.revision else NAMED[:1]
         differ = [
             f"{name} {getattr(decoder, name)!r} instead of {own.get(name)!r}"
-            for name in IDENTITY
+            for name in names
             if own.get(name) is not None and getattr(decoder, name) != own[name]
         ]
         if differ:

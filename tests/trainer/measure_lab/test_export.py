@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.wire import ModelCard
 from trainer.cli import main
 from trainer.config import ConfigError, dump_yaml
 from trainer.config_text import STARTER_STUDENT, TextConfig
 from trainer.export import export
-from trainer.export_codec import read_codec
-from trainer.measure.message_code import CodeError
+from trainer.export_codec import Codec, read_codec
+from trainer.measure.message_code import CodeError, MessageModel
 from trainer.measure.rates_read import Words
 from trainer.tasks.starter import starter_tasks
 
@@ -61,9 +63,9 @@ def test_the_weights_are_the_checkpoints_and_nothing_is_pickled(exported: Path) 
 
 
 def test_the_card_is_filled_from_the_run(exported: Path) -> None:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard as HubCard
 
-    card = ModelCard.load(exported / "README.md")
+    card = HubCard.load(exported / "README.md")
     assert card.data.library_name == "transformers" and card.data.license == "mit"
     assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {
         "pass_rate": 0.5, "tokens_per_message": 12.5,
@@ -118,6 +120,26 @@ def test_the_right_decoder_is_taken(rooms: Any, tmp_path: Path, capsys: Any) -> 
     export(write_run(tmp_path / "run", STARTER_STUDENT, decoder=card), out)
     assert main(["decode", "--codec", str(out), "--decoder-url", rooms.decoder.url, "x = 1"]) == 0
     assert capsys.readouterr().out == "x = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("differs", "said"),
+    [
+        ({}, None),
+        ({"name": "b/other"}, "name 'b/other' instead of 'a/own'"),
+        ({"revision": "2"}, "revision '2' instead of '1'"),
+        ({"revision": None}, None),
+    ],
+)
+def test_a_remote_decoder_is_told_by_its_name_and_revision(differs: dict[str, Any], said: str | None) -> None:
+    card = ModelCard(
+        name="a/own", engine="remote", revision="1", quantization="unknown", dtype="unknown", device="remote",
+        template_sha256="t", libraries={},
+    )  # fmt: skip
+    codec = Codec(Path(), {"decoder": card.model_dump(mode="json")}, WORDS, MessageModel(WORDS.vocabulary))
+    expected = pytest.raises(ConfigError, match=f"{said}.*--any-decoder") if said else nullcontext()
+    with expected:
+        codec.check(card.model_copy(update=differs))
 
 
 def test_encode_prints_messages_and_bits(exported: Path, monkeypatch: Any, capsys: Any) -> None:
