@@ -113,6 +113,13 @@ def test_a_word_is_not_found_inside_another() -> None:
     assert not contains("312", "31") and contains("a%2", "%") and contains("a ! = 2", "!=")
 
 
+def test_a_string_is_found_with_its_blanks_and_not_without() -> None:
+    code = "def f(x):\n    return x.split(\" \") + x.split('a b')\n"
+    assert survival([TASK._replace(reference=code)], [code])["text"] == 1
+    assert contains("split ( ' a  b ' )", "'a b'") and not contains("split('ab')", "'a b'")
+    assert contains('x "  " y', '" "') and not contains('x "" y', '" "')
+
+
 def test_code_that_does_not_tokenize_is_read_as_far_as_it_goes() -> None:
     assert python_words(TASK._replace(reference="def f(x:\n  '''"))[:2] == [
         ("def", "def"),

@@ -235,8 +235,9 @@ def survival(tasks: Sequence[Task], texts: Sequence[str]) -> dict[str, float]:
 def contains(text: str, word: str) -> bool:
     """Return whether a message holds a word: as a whole word if it is one, anywhere if it is a symbol.
 
-    Blanks inside a symbol do not count: a tokenizer may write != as two tokens with one between.
+    Blanks between its characters do not count: a tokenizer may write != as two tokens. Its own must be there.
     """
     if word[:1].isalnum() or word[:1] == "_":
         return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
-    return word in text.replace(" ", "")
+    pieces = (" *".join(map(re.escape, piece)) for piece in re.split(" +", word))
+    return re.search(" +".join(pieces), text) is not None
