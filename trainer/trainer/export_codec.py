@@ -18,9 +18,9 @@ from trainer.measure.record import Message
 from trainer.tasks.task import Task
 
 # What makes a decoder the one that messages were made for; the rest (device, versions) may change.
-IDENTITY = ("engine", "weights_sha256", "template_sha256", "quantization")
+IDENTITY: tuple[str, ...] = ("engine", "weights_sha256", "template_sha256", "quantization")
 # What tells generators apart where no hash of their weights does, as behind a remote server.
-NAMED = ("name", "revision")
+NAMED: tuple[str, ...] = ("name", "revision")
 
 
 @dataclass(frozen=True)
