@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from trainer.cli_train import new_config
-from trainer.cli_verbs import positive, run_verb, seeds_of, terminated
+from trainer.cli_verbs import check_file, positive, run_verb, seeds_of, terminated
 from trainer.config import ConfigError, dump_yaml
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line
@@ -38,6 +38,11 @@ MENU = (
     "reward=relative", "reward=ratio scale_rewards=group", "reward=log_ratio scale_rewards=group",
     "reward=lagrangian multiplier_rate=0.5",
     "reward=budget budget=12 budget_start=36 scale_rewards=group",
+)  # fmt: skip
+# One table has one set of tasks, one tokenizer and one decoder, and two services serve all runs.
+SHARED = (
+    "dataset", "dataset_config", "heldout_tasks", "student_model", "generator_model", "decoder_url",
+    "sandbox_url", "decoders",
 )  # fmt: skip
 EXAMPLE = f"""Without --point each kind of reward is trained once:
 {chr(10).join(f"  {point}" for point in MENU)}
@@ -102,7 +107,9 @@ def command(args: argparse.Namespace) -> int:
     """
     trials = planned(args)
     refuse_inside_run(args.folder)
-    check_text(trials[0].config, 1)
+    _check(trials)
+    figure = args.svg or args.folder / "front.svg"
+    check_file("--svg", figure, made=args.folder)
     signal.signal(signal.SIGTERM, terminated)
     if not all(trial.is_done for trial in trials):
         with told_where(lambda: _left(trials)):
@@ -110,7 +117,10 @@ def command(args: argparse.Namespace) -> int:
         if code:
             print(_left(trials), file=sys.stderr)
             return code
-    _show(trials, args)
+    try:
+        _show(trials, args, figure)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return 0
 
 
@@ -135,6 +145,23 @@ def planned(args: argparse.Namespace) -> list[Trial]:
             f"--point {twice[0]!r} and {twice[1]!r}: the same run folder; spell one differently"
         )
     return trials
+
+
+def _check(trials: list[Trial]) -> None:
+    """Raise ConfigError for a point that cannot be trained, or not be shown beside the first."""
+    first = trials[0]
+    for trial in {trial.point: trial for trial in trials}.values():
+        for name in SHARED:
+            ours, other = getattr(first.config, name), getattr(trial.config, name)
+            if other != ours:
+                raise ConfigError(
+                    f"--point {trial.point!r}: {name}={other!r}, where {first.point!r} has {ours!r}; the "
+                    "points of a sweep share it; give it in --config, or sweep into another FOLDER"
+                )
+        try:
+            check_text(trial.config, 1)
+        except ConfigError as error:
+            raise ConfigError(f"--point {trial.point!r}: {error}") from error
 
 
 def settings_of(point: str) -> dict[str, Any]:
@@ -220,8 +247,8 @@ def _train(trial: Trial, urls: list[str]) -> int:
     return run_verb("train", "text", *place, *urls, quiet=True, resolved=True)
 
 
-def _show(trials: list[Trial], args: argparse.Namespace) -> None:
-    """Print the table and write the figure."""
+def _show(trials: list[Trial], args: argparse.Namespace, file: Path) -> None:
+    """Print the table and write the figure. Raises ValueError if the runs have no place in one table."""
     from trainer.measure.folder import read_run
     from trainer.measure.sweep import as_markdown, as_text, figure, swept
 
@@ -229,7 +256,6 @@ def _show(trials: list[Trial], args: argparse.Namespace) -> None:
     for trial in trials:
         settings.setdefault(trial.point, []).append(read_run(trial.folder, episodes=False))
     found = swept(settings)
-    file = args.svg or args.folder / "front.svg"
     file.write_text(figure(found, {t.point: t.config.reward for t in trials}), encoding="utf-8")
     print(f"figure: {file}", file=sys.stderr)
     if args.json:

@@ -28,6 +28,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def check_file(flag: str, file: Path, made: Path | None = None) -> None:
+    """Raise ConfigError if a file that a flag names is a folder, or has none.
+
+    made  a folder that will be there when the file is written
+    """
+    if file.is_dir():
+        raise ConfigError(f"{flag} {file}: is a folder; name a file in it, or another")
+    if not file.parent.is_dir() and (made is None or file.parent.resolve() != made.resolve()):
+        raise ConfigError(f"{flag} {file}: there is no folder {file.parent}; make it, or name another")
+
+
 class _EachOnce(argparse.Action):
     """A list of folders in which none stands twice: the same run again is no second seed."""
 

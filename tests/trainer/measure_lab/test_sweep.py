@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainer.cli import main
+from trainer import cli_sweep
+from trainer.cli import main, make_parser
+from trainer.cli_sweep import planned
 from trainer.config import dump_yaml, resolve
 from trainer.config_text import TextConfig
 from trainer.measure.folder import RunFolder
@@ -75,6 +78,13 @@ def test_runs_that_were_not_evaluated_or_on_other_tasks_are_refused() -> None:
         (["trl={a"], "--point 'trl={a': '{a' is not YAML (expected ',' or '}'"),
         (["trl=2026-13-45"], "'2026-13-45' is not YAML (month must be"),
         (["reward='x"], "No closing quotation; close the quote, or leave it out"),
+        (["reward=ratio", "heldout_tasks=6"], "heldout_tasks=6, where 'reward=ratio' has 240"),
+        (
+            ["generator_model=starter", "generator_model=echo"],
+            "'generator_model=echo': generator_model='echo'",
+        ),
+        (["reward=ratio", "sandbox_url=[http://a:1]"], "sandbox_url=['http://a:1'], where"),
+        (["reward=ratio", "num_generations=7"], "'num_generations=7': num_generations=7 does not divide"),
     ],
 )
 def test_a_point_that_is_none_is_refused_by_its_name(
@@ -84,6 +94,29 @@ def test_a_point_that_is_none_is_refused_by_its_name(
     assert main(["sweep", str(tmp_path / "sweep"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(("place", "said"), [(".", "is a folder"), ("no/front.svg", "there is no folder")])
+def test_a_figure_that_cannot_be_written_is_said_before_anything_is_trained(
+    place: str, said: str, tmp_path: Path, capsys: Any
+) -> None:
+    words = ["sweep", str(tmp_path / "sweep"), "--point", "reward=ratio"]
+    assert main([*words, "--svg", str(tmp_path / place)]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "sweep").exists()
+
+
+def test_a_finished_sweep_that_cannot_be_shown_says_why(tmp_path: Path, capsys: Any) -> None:
+    words = [str(tmp_path), "--point", "reward=ratio", "--seeds", "1,2"]
+    for trial in planned(make_parser("sweep", cli_sweep).parse_args(words)):
+        trial.folder.mkdir()
+        (trial.folder / "config.yaml").write_text(dump_yaml(trial.config), encoding="utf-8")
+        (trial.folder / "summary.json").write_text("{}", encoding="utf-8")
+        found = run("x", 4, 5, tasks="ab" if trial.seed == 1 else "cd").evaluation
+        (trial.folder / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
+    assert main(["sweep", *words, "--svg", str(tmp_path / "front.svg")]) == 2
+    assert "seed2: evaluated on other tasks than" in capsys.readouterr().err
+    (tmp_path / "reward-ratio-seed2" / "evaluation.json").write_text(json.dumps(run("x", 4, 5).evaluation))
+    assert main(["sweep", *words]) == 0 and (tmp_path / "front.svg").is_file()
 
 
 @pytest.mark.parametrize("flag", ["--max-steps", "--heldout-tasks"])

@@ -58,7 +58,10 @@ def swept(settings: Mapping[str, Sequence[RunFolder]]) -> Sweep:
         if not run.evaluation.get("records"):
             raise ValueError(f"{run.path}: not evaluated; run `psuedoptimal evaluate {run.path}` first")
         if run.evaluation["tasks"]["sha256"] != wanted:
-            raise ValueError(f"{run.path}: evaluated on other tasks than {first.path}")
+            raise ValueError(
+                f"{run.path}: evaluated on other tasks than {first.path}; run `psuedoptimal evaluate` on "
+                "both again"
+            )
     groups = {
         name: [_series(run, "student", "student", name) for run in runs] for name, runs in settings.items()
     }
