@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from trainer.config_text import STARTER_STUDENT, TextConfig
 from trainer.measure import controls, controls_phrasebook
 from trainer.measure.controls_decoders import Other, generator_folder, others, round_weights
 from trainer.measure.controls_run import as_text
+from trainer.measure.evaluation_file import put_aside
 from trainer.measure.rates_read import Words
 from trainer.measure.record import Message, Record
 from trainer.measure.tables import finite
@@ -202,3 +204,46 @@ def test_the_verb_examines_a_run_and_writes_its_file(
     assert json.loads((run / "controls-n2.json").read_text())["tasks"]["n"] == 2
     assert main(["controls", str(run), "--n", "0"]) == 2
     assert main(["controls", str(tmp_path / "none")]) == 2
+
+
+def test_controls_of_older_weights_are_not_mixed_with_newer_ones(rooms: Any, untrained_run: Path) -> None:
+    best, file = untrained_run / "checkpoints" / "best", untrained_run / "controls.json"
+    best.unlink()
+    shutil.copytree(STARTER_STUDENT, best)
+
+    def examined(step: int, part: str) -> dict[str, Any]:
+        (best / "best.json").write_text(json.dumps({"step": step}))
+        argv = ["controls", str(untrained_run), *rooms.flags, "--phrases", "2", "--n", "4", "--only", part]
+        assert main(argv) == 0
+        return dict(json.loads(file.read_text()))
+
+    assert examined(40, "names")["checkpoint"] == "best (step 40)"
+    newer = examined(80, "tests")
+    assert newer["checkpoint"] == "best (step 80)" and "names" not in newer
+    file.write_text(json.dumps({**newer, "checkpoint": "best"}))  # as an older version named it
+    assert {"names", "tests"} <= examined(80, "names").keys()
+    file.write_text(json.dumps({**newer, "checkpoint": "best"}))
+    (untrained_run / "evaluation.json").write_text('{"checkpoint": "best (step 40)"}')
+    assert "tests" not in examined(80, "names")
+
+
+@pytest.mark.parametrize(
+    ("examined", "evaluation", "left"),
+    [
+        ("best (step 40)", "best (step 40)", {"controls-best-step-40.json", "evaluation-best-step-40.json"}),
+        ("best", "best (step 40)", {"controls-best-step-40.json", "evaluation-best-step-40.json"}),
+        ("best (step 80)", "best (step 40)", {"controls.json", "evaluation-best-step-40.json"}),
+        ("best", "best (step 80)", {"controls.json", "evaluation.json"}),
+        ("best (step 40)", None, {"controls-best-step-40.json"}),
+        ("best", None, {"controls.json"}),
+        (None, "best (step 40)", {"evaluation-best-step-40.json"}),
+    ],
+)
+def test_what_was_measured_of_older_weights_is_put_aside(
+    tmp_path: Path, examined: str | None, evaluation: str | None, left: set[str]
+) -> None:
+    for name, weights in (("controls.json", examined), ("evaluation.json", evaluation)):
+        if weights:
+            (tmp_path / name).write_text(json.dumps({"checkpoint": weights}))
+    put_aside(tmp_path, "best (step 80)")
+    assert {file.name for file in tmp_path.iterdir()} == left

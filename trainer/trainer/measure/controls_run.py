@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import sys
 import time
@@ -18,8 +17,8 @@ from trainer.channels.text.exchange import TaskRefused
 from trainer.config import ConfigError
 from trainer.config_text import TextConfig
 from trainer.measure.evaluate import fingerprint, with_tasks
-from trainer.measure.evaluation_file import settings_of
-from trainer.measure.folder import checkpoint_folder, read_object, read_run
+from trainer.measure.evaluation_file import CONTROLS, file_name, settings_of, weights_of
+from trainer.measure.folder import checkpoint_folder, checkpoint_name, read_object, read_run
 from trainer.measure.rates_read import words_of
 from trainer.measure.record import Record
 from trainer.measure.tables import as_text as rows_as_text
@@ -93,10 +92,11 @@ def examined(args: argparse.Namespace) -> dict[str, Any]:
     before, measured, written = read_object(args.run / file), dict[str, Any](), dict[str, Any]()
 
     def keep(found: dict[str, Any]) -> None:
-        """Write what there is by now; parts that were not asked for stay as they were measured before."""
+        """Write what there is by now; parts not asked for stay, if measured on these tasks and weights."""
         measured.update(finite(found))
-        same = args.only and all(before.get(key) == measured[key] for key in ("tasks", "checkpoint"))
-        written.update({**before, **measured} if same else measured)
+        weights = weights_of(before, folder.evaluation, measured["checkpoint"])
+        same = before.get("tasks") == measured["tasks"] and weights == measured["checkpoint"]
+        written.update({**before, **measured} if args.only and same else measured)
         Run(folder.path).write_text(file, json.dumps(written, indent=1) + "\n")
 
     wanted = [part for part in PARTS if part in (args.only or PARTS)]
@@ -123,10 +123,10 @@ def _left(args: argparse.Namespace, file: str, wanted: Sequence[str], measured: 
 def file_of(args: argparse.Namespace, config: TextConfig) -> str:
     """Return the file the controls go to: controls.json, or one that says what differs from the run's."""
     said = [] if args.checkpoint == "best" else [f"checkpoint-{args.checkpoint}"]
-    said += [re.sub(r"[^A-Za-z0-9._]+", "-", args.tasks)] if args.tasks else []
+    said += [args.tasks] if args.tasks else []
     said += [args.split] if args.split != "test" else []
     said += [f"n{args.n}"] if args.n and args.n != config.heldout_tasks else []
-    return "-".join(["controls", *said]) + ".json"
+    return file_name(said, CONTROLS)
 
 
 def _measure(
@@ -153,7 +153,7 @@ def _measure(
     print(f"part 1 of {len(wanted) + 1}: controls", file=sys.stderr)
     found: dict[str, Any] = {
         "run": folder.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["psuedoptimal", *sys.argv[1:]]), "checkpoint": checkpoint.name,
+        "command": shlex.join(["psuedoptimal", *sys.argv[1:]]), "checkpoint": checkpoint_name(checkpoint),
         "tasks": {
             "source": config.dataset, "split": args.split, "n": len(tasks), "sha256": fingerprint(tasks),
         },

@@ -1,18 +1,20 @@
 """What an evaluation notes of itself, and the file it goes to: the run's main one, or one that says what is
-different."""
+different. The same for the controls."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.config_text import TextConfig
 from trainer.measure.folder import EVALUATION, RunFolder, own_settings, read_object
 
+# The controls of the same weights and tasks as the main evaluation's.
+CONTROLS = "controls.json"
 # Settings that say where services are, not what is measured.
 LOCATION = ("decoder_url", "sandbox_url", "decoder_token_file", "sandbox_token_file")
 
@@ -50,20 +52,38 @@ def differences(
     return found
 
 
-def file_name(different: Sequence[str]) -> str:
-    """Return the name of the file an evaluation goes to: of its differences, in letters a file may have."""
+def file_name(different: Sequence[str], main: str = EVALUATION) -> str:
+    """Return the name of the file a measurement goes to: of its differences, in letters a file may have.
+
+    main  where it goes without any
+    """
     said = "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in different)
-    return f"evaluation-{said}.json" if said else EVALUATION
+    return f"{Path(main).stem}-{said}.json" if said else main
 
 
 def put_aside(run: Path, checkpoint: str) -> None:
-    """Rename the main evaluation of a run that has gone on since, after the weights it was of.
+    """Rename the main evaluation and the controls of a run that has gone on since, after their weights.
 
     checkpoint  the run's best weights now, as an evaluation names them
     """
-    measured = read_object(run / EVALUATION).get("checkpoint", checkpoint)
-    if measured != checkpoint:
-        (run / EVALUATION).replace(run / file_name([str(measured)]))
+    evaluation, controls = read_object(run / EVALUATION), read_object(run / CONTROLS)
+    measured = {
+        EVALUATION: str(evaluation.get("checkpoint", checkpoint)),
+        CONTROLS: weights_of(controls, evaluation, checkpoint),
+    }
+    for file, weights in measured.items():
+        if weights != checkpoint and (run / file).is_file():
+            (run / file).replace(run / file_name([weights], file))
+
+
+def weights_of(controls: Mapping[str, Any], evaluation: Mapping[str, Any], checkpoint: str) -> str:
+    """Return which weights the controls are of, as an evaluation names them.
+
+    evaluation  the run's main one: older controls that say only "best" are taken to be of its weights
+    checkpoint  the weights where neither says
+    """
+    found = str(controls.get("checkpoint", checkpoint))
+    return str(evaluation.get("checkpoint", checkpoint)) if found == "best" else found
 
 
 def services_of(room: str, args: argparse.Namespace) -> list[str] | str:
