@@ -7,8 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.cli_verbs import add_runs
-from trainer.config import ConfigError
+from trainer.cli_verbs import add_runs, check_file
 from trainer.pace import told_where
 
 EXAMPLE = """examples, after `psuedoptimal demo`:
@@ -35,8 +34,8 @@ def command(args: argparse.Namespace) -> int:
     from trainer.measure.compare_figure import figure
     from trainer.measure.folder import read_run
 
-    if args.svg and not args.svg.parent.is_dir():
-        raise ConfigError(f"--svg {args.svg}: there is no folder {args.svg.parent}; make it, or name another")
+    if args.svg:
+        check_file("--svg", args.svg)
     try:
         with told_where(lambda: "nothing was written"):
             found = compare([read_run(path) for path in args.runs])

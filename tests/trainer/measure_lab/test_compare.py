@@ -357,6 +357,29 @@ def test_the_verb_prints_tables_and_draws_the_figure(tmp_path: Path, capsys: Any
 def test_a_figure_that_cannot_be_written_is_said_before_anything_is_read(tmp_path: Path, capsys: Any) -> None:
     assert main(["compare", str(tmp_path), "--svg", str(tmp_path / "no" / "rates.svg")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "--svg", str(tmp_path)]) == 2
+    assert f"--svg {tmp_path}: is a folder" in capsys.readouterr().err
+
+
+def test_a_tokenizer_cut_short_is_named_with_the_way_out(tmp_path: Path, capsys: Any) -> None:
+    folder = write_text(tmp_path / "a", 1)
+    file = folder / "checkpoints" / "best" / "tokenizer.json"
+    file.parent.mkdir(parents=True)
+    file.write_text((STARTER_STUDENT / "tokenizer.json").read_text(encoding="utf-8")[:2000])
+    assert main(["compare", str(folder)]) == 2
+    assert f"{file}: no tokenizer that can be read (EOF while" in capsys.readouterr().err
+
+
+def test_looks_that_do_not_say_all_are_left_out_of_the_way(tmp_path: Path, capsys: Any) -> None:
+    folder = write_text(tmp_path / "a", 1)
+    with (folder / "evaluations.jsonl").open("a") as file:
+        file.write(
+            '{"step": 30, "split": "validation", "pass_rate": 0.9}\n{"split": "validation", "tokens": null}\n'
+        )
+    assert main(["compare", str(folder)]) == 0 and len(path_of(read_run(folder))) == 3
+    folder = write_program(tmp_path / "p")
+    (folder / "heldout.jsonl").write_text('{"step": 1}\n{"split": "validation", "step": 1, "bits": 8}\n')
+    assert path_of(read_run(folder)) == [(8, 0)]
 
 
 def test_the_figure_escapes_what_a_run_is_called(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from trainer.config import ConfigError
 from trainer.config_text import STARTER, STARTER_STUDENT
 from trainer.measure.folder import RunFolder, checkpoint_folder, read_lines, read_object
 from trainer.measure.message_code import cross_fitted_bits
@@ -32,15 +33,21 @@ EVALUATE = "run `psuedoptimal evaluate {name}` first"
 class Words:
     """A student's tokenizer: how it cuts a text, and what it writes for token ids.
 
-    raises  ValueError where its file is missing
+    raises  ConfigError where its file is missing or damaged
     """
 
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer
 
         if not file.is_file():
-            raise ValueError(f"{file}: no tokenizer, so no bits; take the run's folder with its checkpoints")
-        self._tokenizer: Any = Tokenizer.from_file(str(file))
+            raise ConfigError(f"{file}: no tokenizer, so no bits; take the run's folder with its checkpoints")
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(file))
+        except Exception as error:  # The library raises nothing narrower.
+            raise ConfigError(
+                f"{file}: no tokenizer that can be read ({error}); copy it again from where the folder came "
+                "from, or from another checkpoint of the run"
+            ) from error
         self.vocabulary = int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def ids(self, text: str) -> list[int]:
@@ -265,15 +272,20 @@ def path_of(run: RunFolder) -> list[tuple[float, float]]:
     if channel_of(run) == "program":
         steps: dict[int, list[Mapping[str, Any]]] = {}
         for line in run.heldout:
-            if line["split"] == "validation":
+            if _has_figures(line, "step", "bits"):
                 steps.setdefault(line["step"], []).append(line)
         return [
-            (fmean(line["bits"] for line in some), fmean(line["outcome"] == "solved" for line in some))
+            (fmean(line["bits"] for line in some), fmean(line.get("outcome") == "solved" for line in some))
             for _, some in sorted(steps.items())
         ]
     looks = read_lines(run.path / "evaluations.jsonl")
-    lines = [line for line in looks if line.get("split") == "validation"]
+    lines = [line for line in looks if _has_figures(line, "tokens", "pass_rate")]
     if channel_of(run) == "latent":
         return []
     each = math.log2(words_of(run).vocabulary)
     return [(each * line["tokens"], line["pass_rate"]) for line in lines]
+
+
+def _has_figures(line: Mapping[str, Any], *names: str) -> bool:
+    """Whether a line is of the validation tasks and says so much; one of another version may not."""
+    return line.get("split") == "validation" and all(isinstance(line.get(n), int | float) for n in names)
