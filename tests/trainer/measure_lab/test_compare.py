@@ -370,6 +370,29 @@ def test_a_tokenizer_cut_short_is_named_with_the_way_out(tmp_path: Path, capsys:
     assert f"{file}: no tokenizer that can be read (EOF while" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("examined", "evaluated", "shown"),
+    [
+        ("best (step 40)", "best (step 80)", False),
+        ("checkpoint-40", "best (step 80)", False),
+        ("best (step 80)", "best (step 80)", True),
+        ("best", "best (step 80)", True),  # of an older version, which did not say more
+        ("best (step 80)", None, True),
+    ],
+)
+def test_beginnings_stand_beside_an_evaluation_of_the_same_weights(
+    tmp_path: Path, examined: str, evaluated: str | None, shown: bool
+) -> None:
+    folder = write_text(tmp_path / "a", 1)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    if evaluated:
+        (folder / "evaluation.json").write_text(json.dumps({**evaluation, "checkpoint": evaluated}))
+    half = {"share": 0.5, "records": evaluation["records"]["student"]}
+    controls = {"checkpoint": examined, "tasks": evaluation["tasks"], "prefix": {"steps": [half]}}
+    (folder / "controls.json").write_text(json.dumps(controls))
+    assert ("student, first 50%" in {p.name for p in found_of(folder).points}) == shown
+
+
 def test_looks_that_do_not_say_all_are_left_out_of_the_way(tmp_path: Path, capsys: Any) -> None:
     folder = write_text(tmp_path / "a", 1)
     with (folder / "evaluations.jsonl").open("a") as file:

@@ -17,6 +17,7 @@ from typing import Any
 
 from trainer.config import ConfigError
 from trainer.config_text import STARTER, STARTER_STUDENT
+from trainer.measure.evaluation_file import CONTROLS, weights_of
 from trainer.measure.folder import RunFolder, checkpoint_folder, read_lines, read_object
 from trainer.measure.message_code import cross_fitted_bits
 from trainer.measure.rates import Kind, Series
@@ -158,11 +159,13 @@ def _zipped(name: str, records: Sequence[Mapping[str, Any]], tasks: str, run: st
 def _beginnings(run: RunFolder, words: Words, tasks: str) -> list[Series]:
     """Return the student's messages cut at a share of their tokens, where the controls have measured them.
 
-    Controls of other tasks than the evaluation's have no place beside it, and are left out.
+    Controls of other tasks or weights than the evaluation's have no place beside it, and are left out.
     """
-    stored = read_object(run.path / "controls.json")
-    about = stored.get("tasks", {})
+    stored = read_object(run.path / CONTROLS)
+    about, weights = stored.get("tasks", {}), str(run.evaluation.get("checkpoint", ""))
     if f"{str(about.get('sha256'))[:12]}/{about.get('split')}" != tasks:
+        return []
+    if weights and weights_of(stored, run.evaluation, weights) != weights:
         return []
     return [
         one
