@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,19 @@ from trainer.checkpoints import weights_damage
 from trainer.config import ConfigError
 from trainer.config_text import STARTER, TextConfig
 from trainer.export_card import card_of
-from trainer.measure.folder import RunFolder, checkpoint_folder, own_settings, read_object, read_run
+from trainer.measure.evaluate import with_heldout
+from trainer.measure.evaluation_file import CONTROLS, file_name, weights_of
+from trainer.measure.folder import (
+    RunFolder,
+    checkpoint_folder,
+    checkpoint_name,
+    own_settings,
+    read_object,
+    read_run,
+)
 from trainer.measure.message_code import MessageModel
 from trainer.measure.rates_read import Words, channel_of, words_of
+from trainer.measure.tables import row_from_json
 
 CODEC, MESSAGES = "codec.json", "message_model.json"
 FORMAT = 1
@@ -59,7 +70,7 @@ def export(run: Path, out: Path, *, which: str = "best", merge: bool = False) ->
             _merged(checkpoint, config, out)
         else:
             _copied(checkpoint, config, out)
-        found = _described(folder, config, checkpoint, out, adapter=adapter and not merge)
+        found = _described(folder, config, checkpoint, out, which, adapter=adapter and not merge)
     except BaseException:
         shutil.rmtree(out)
         if there:
@@ -102,7 +113,7 @@ def base_of(config: TextConfig) -> str:
 
 
 def _described(
-    run: RunFolder, config: TextConfig, checkpoint: Path, out: Path, *, adapter: bool
+    run: RunFolder, config: TextConfig, checkpoint: Path, out: Path, which: str, *, adapter: bool
 ) -> dict[str, Any]:
     """Write the message model, codec.json and the card."""
     words = words_of(run)
@@ -111,19 +122,43 @@ def _described(
     (out / MESSAGES).write_text(json.dumps(model.as_json(), separators=(",", ":")) + "\n", encoding="utf-8")
     decoder = run.evaluation.get("decoder") or run.services.get("decoder") or {}
     step = read_object(checkpoint / "best.json").get("step")
+    own = measured(run, config, checkpoint, which)
     found: dict[str, Any] = {
         "format": FORMAT, "run": run.name, "checkpoint": checkpoint.name, "step": step,
         "kind": "adapter" if adapter else "full", "base": base_of(config),
         "max_message_tokens": config.max_completion_length, "max_program_tokens": config.max_program_tokens,
         "messages": {
-            "vocabulary": words.vocabulary, "fitted_on": len(said), "bits": _bits(run, words, model),
+            "vocabulary": words.vocabulary, "fitted_on": len(said), "bits": _bits(own, words, model),
         },
         "decoder": decoder,
         "files": {file.name: sha256(file) for file in sorted(out.iterdir()) if file.is_file()},
     }  # fmt: skip
     (out / CODEC).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(card_of(run, config, found), encoding="utf-8")
+    card = card_of(own, config, found, controls_of(run, checkpoint, which), which)
+    (out / "README.md").write_text(card, encoding="utf-8")
     return found
+
+
+def measured(run: RunFolder, config: TextConfig, checkpoint: Path, which: str) -> RunFolder:
+    """Return the run with what was measured of these weights, and nothing that was measured of others."""
+    name, own = checkpoint_name(checkpoint), read_object(run.path / file_name([f"checkpoint-{which}"]))
+    evaluation = next((e for e in (run.evaluation, own) if e.get("checkpoint") == name), {})
+    steps = {read_object(checkpoint / "best.json").get("step"), run.summary.get("step")} - {None}
+    if evaluation.get("rows"):
+        summary = with_heldout(run, config, row_from_json(evaluation["rows"][0]))
+    elif which == "best" and len(steps) < 2:
+        summary = run.summary
+    else:
+        summary = {**run.summary, "heldout": {}}
+    return replace(run, evaluation=evaluation, summary=summary)
+
+
+def controls_of(run: RunFolder, checkpoint: Path, which: str) -> dict[str, Any]:
+    """Return the controls of these weights; {} where there are none."""
+    name = checkpoint_name(checkpoint)
+    different = [] if which == "best" else [f"checkpoint-{which}"]
+    found = read_object(run.path / file_name(different, CONTROLS))
+    return found if weights_of(found, run.evaluation, name) == name else {}
 
 
 def messages_of(run: RunFolder) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.config_text import STARTER, TextConfig
-from trainer.measure.folder import RunFolder, read_object
+from trainer.measure.folder import RunFolder
 
 SETTINGS = (
     "reward", "target_pass_rate", "seed", "max_steps", "num_epochs", "learning_rate", "num_generations",
@@ -14,14 +14,19 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def card_of(run: RunFolder, config: TextConfig, codec: Mapping[str, Any]) -> str:
+def card_of(
+    run: RunFolder, config: TextConfig, codec: Mapping[str, Any], controls: Mapping[str, Any], which: str
+) -> str:
     """Return the card: a header for the hub, then what the student is, was measured at, and needs.
 
-    codec  what codec.json holds
+    run       with what was measured of these weights, and of no others
+    codec     what codec.json holds
+    controls  of these weights; empty where there are none
+    which     checkpoint: best, last or a step
     """
     from huggingface_hub import ModelCardData
 
-    heldout = run.summary.get("heldout", {})
+    flag = "" if which == "best" else f" --checkpoint {which}"
     starter, adapter = config.student_model == STARTER, codec["kind"] == "adapter"
     data = ModelCardData(
         license="mit" if starter else None,
@@ -40,8 +45,8 @@ def card_of(run: RunFolder, config: TextConfig, codec: Mapping[str, Any]) -> str
         "below turns it into a program. It was trained by reward alone: a message earns something only if "
         "the program passes every test, and more the shorter it is.",
         _use(adapter, codec),
-        _figures(run, heldout, codec),
-        _controls(run),
+        _figures(run, codec, flag),
+        _controls(run, controls, flag),
         _decoder(codec["decoder"]),
         _data(run, config),
         "## Settings\n\n" + _table(["setting", "value"], [(name, _setting(run, name)) for name in SETTINGS]),
@@ -82,9 +87,10 @@ def _use(adapter: bool, codec: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(run: RunFolder, heldout: Mapping[str, Any], codec: Mapping[str, Any]) -> str:
+def _figures(run: RunFolder, codec: Mapping[str, Any], flag: str) -> str:
     """Return the held-out table, with the rows of the evaluation where there is one."""
     rows: list[tuple[str, ...]] = []
+    heldout = run.summary.get("heldout", {})
     for row in run.evaluation.get("rows", []):
         rate, tokens = row["pass_rate"], row["tokens"]
         rows.append((
@@ -95,7 +101,10 @@ def _figures(run: RunFolder, heldout: Mapping[str, Any], codec: Mapping[str, Any
         rate, tokens = heldout.get("pass_rate"), heldout.get("tokens_per_message")
         rows = [("student", str(heldout.get("n")), f"{rate}", f"{tokens}")]
     if not rows:
-        return "## Measured\n\nNothing: the run was not evaluated."
+        return (
+            f"## Measured\n\nNothing: these weights, {codec['checkpoint']}, were not evaluated. Export them "
+            f"again after `psuedoptimal evaluate RUN{flag}`, for the run {run.name}."
+        )
     bits = codec["messages"]["bits"]
     coded = "" if bits is None else (
         f"\n\nA message takes {bits:.1f} bits as a code word of `message_model.json`, its end included; the "
@@ -104,11 +113,10 @@ def _figures(run: RunFolder, heldout: Mapping[str, Any], codec: Mapping[str, Any
     return "## Measured\n\n" + _table(["sender", "n", "pass rate (95 %)", "tokens"], rows) + coded
 
 
-def _controls(run: RunFolder) -> str:
+def _controls(run: RunFolder, found: Mapping[str, Any], flag: str) -> str:
     """Return the controls' table; how to get one where there is none."""
-    found = read_object(run.path / "controls.json")
     if not found:
-        return f"## Controls\n\nNot measured: `psuedoptimal controls RUN` does, for the run {run.name}."
+        return f"## Controls\n\nNot measured: `psuedoptimal controls RUN{flag}` does, for the run {run.name}."
     rows = [
         (row["name"], f"{row['pass_rate']['value']:.3f}")
         for row in found["controls"]["rows"]

@@ -18,6 +18,8 @@ from trainer.export import export
 from trainer.export_codec import Codec, read_codec
 from trainer.measure.message_code import CodeError, MessageModel
 from trainer.measure.rates_read import Words
+from trainer.measure.record import Record
+from trainer.measure.tables import row_of
 from trainer.tasks.starter import starter_tasks
 
 TASKS = starter_tasks("test", 6, 0)
@@ -75,6 +77,68 @@ def test_the_card_is_filled_from_the_run(exported: Path) -> None:
     codec = json.loads((exported / "codec.json").read_text())
     assert all(digest in card.text for digest in codec["files"].values())
     assert codec["step"] == 7 and codec["messages"]["fitted_on"] == 40  # of the last quarter only
+
+
+def measured(weights: str, passed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An evaluation and controls of these weights, by which so many of six messages passed."""
+    records = [
+        Record(t.task_id, "f", t.reference, 10, "", "", "passed" if i < passed else "failed", "value")
+        for i, t in enumerate(TASKS)
+    ]
+    before = {task.task_id: 40 for task in TASKS}
+    row = row_of("student", "student", records, untrained_tokens=before, reference_tokens=before).as_json()
+    evaluation = {
+        "checkpoint": weights,
+        "rows": [row],
+        "records": {"student": [r._asdict() for r in records]},
+    }
+    rows = [{**row, "kind": "control", "name": f"shuffled of {weights}"}]
+    return evaluation, {"checkpoint": weights, "controls": {"rows": rows}}
+
+
+def test_a_card_has_the_figures_of_the_weights_beside_it_and_of_no_others(tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard as HubCard
+
+    run = write_run(tmp_path / "run", STARTER_STUDENT)
+    shutil.copytree(STARTER_STUDENT, run / "checkpoints" / "checkpoint-20")
+    (run / "summary.json").write_text(
+        '{"channel": "text", "step": 7, "heldout": {"n": 6, "pass_rate": 0.25}}'
+    )
+
+    def write(kind: str, weights: str, passed: int) -> None:
+        for name, found in zip(("evaluation", "controls"), measured(weights, passed), strict=True):
+            (run / f"{name}{kind}.json").write_text(json.dumps(found))
+
+    def told(which: str) -> tuple[dict[str, float], bool, str]:
+        out = tmp_path / "out"
+        bits = export(run, out, which=which)["messages"]["bits"]
+        card = HubCard.load(out / "README.md")
+        shutil.rmtree(out)
+        return (
+            {r.metric_type: r.metric_value for r in card.data.eval_results or ()},
+            bits is not None,
+            card.text,
+        )
+
+    figures, bits, card = told("best")
+    assert figures == {"pass_rate": 0.25} and not bits  # of summary.json, which is of these weights
+    write("", "best (step 7)", 3)
+    figures, bits, card = told("best")
+    assert figures == {"pass_rate": 0.5, "tokens_per_message": 10, "compression_vs_untrained": 4} and bits
+    assert "shuffled of best (step 7)" in card
+    for which in ("20", "last"):
+        figures, bits, card = told(which)
+        assert figures == {} and not bits and "shuffled" not in card
+        assert "these weights, checkpoint-20, were not evaluated" in card
+        assert all(
+            f"`psuedoptimal {verb} RUN --checkpoint {which}`" in card for verb in ("evaluate", "controls")
+        )
+        write(f"-checkpoint-{which}", "checkpoint-20", 6)
+        figures, bits, card = told(which)
+        assert figures["pass_rate"] == 1 and bits and "shuffled of checkpoint-20" in card
+    (run / "checkpoints" / "best" / "best.json").write_text('{"step": 9}')  # the run has gone on since
+    figures, bits, card = told("best")
+    assert figures == {} and not bits and "shuffled" not in card and "best, were not evaluated" in card
 
 
 def test_a_student_writes_what_it_wrote_before(exported: Path) -> None:
