@@ -43,7 +43,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         file = self.folder / path.rpartition("/")[2]
         if "/resolve/" in path:

@@ -128,7 +128,7 @@ class Tgi(_Protocol):
             )
             if out.details is None:
                 raise _unreadable(self._remote, "it has no details")
-            stopped = out.details.finish_reason != "length"
+            stopped = has_stopped(self._remote, out.details.finish_reason)
             return Reply(out.generated_text, out.details.generated_tokens, stopped)
 
         return translated(self._remote, call)
@@ -158,7 +158,8 @@ class Chat(_Protocol):
                 **_sampling(decoding, seed),
             )
             choice = out.choices[0]
-            return Reply(choice.message.content or "", _counted(out.usage), choice.finish_reason != "length")
+            stopped = has_stopped(self._remote, choice.finish_reason)
+            return Reply(choice.message.content or "", _counted(out.usage), stopped)
 
         return translated(self._remote, call)
 
@@ -188,9 +189,32 @@ class Completions(_Protocol):
             found = reply.json()
             choice = found["choices"][0]
             tokens = (found.get("usage") or {}).get("completion_tokens")
-            return Reply(str(choice["text"]), tokens, choice.get("finish_reason") != "length")
+            stopped = has_stopped(self._remote, choice.get("finish_reason"))
+            return Reply(str(choice["text"]), tokens, stopped)
 
         return translated(self._remote, call)
+
+
+def has_stopped(remote: Remote, reason: str | None) -> bool:
+    """Whether a generation came to its own end; False where it came to max_new_tokens.
+
+    reason   finish_reason as the server says it, None where it says none
+    raises   Unavailable where it was left off, as by vLLM's and SGLang's "abort", which come with a 200:
+             a trainer asks again, and stops if that does not help;
+             InvalidRequest where its message led to no program, but to a filter or to a tool nobody
+             offered: a trainer counts that message as refused, and goes on
+    """
+    match reason:
+        case "length":
+            return False
+        case None | "stop" | "eos" | "eos_token" | "stop_sequence":
+            return True
+        case "content_filter" | "tool_calls" | "function_call":
+            hint = "another message, or a server that neither filters nor calls tools"
+            detail = f"{remote.url}: no program, the generation ended with {reason!r}"
+            raise InvalidRequest(detail, hint=hint, field="messages")
+    detail = f"{remote.url}: the generation was left off ({shorten(str(reason), 100)!r})"
+    raise Unavailable(detail, hint="look at the server's log", retry_after_s=1)
 
 
 def translated(remote: Remote, call: Callable[[], R]) -> R:
