@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,6 +110,72 @@ def endless_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build_model() -> Callable[..., Path]:
     """The function that makes such a folder."""
     return make_model
+
+
+REVISION = "a" * 40
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub as is asked for one public model; files are behind a redirect, as there."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, folder: Path, *args: Any) -> None:
+        self.folder = folder
+        super().__init__(*args)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        name = path.rpartition("/")[2]
+        if "/resolve" in path and not (self.folder / name).is_file():
+            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        elif "/resolve/" in path:
+            self._answer(307, b"", {"Location": f"/resolve-cache/{name}"})
+        elif "/resolve-cache/" in path:
+            self._answer(200, (self.folder / name).read_bytes(), {"ETag": f'"{name}"'})
+        elif "/commits/" in path:
+            when = "2024-01-01T00:00:00.000Z"
+            commit = {"id": REVISION, "authors": [], "date": when, "title": "x", "message": "x"}
+            self._answer(200, json.dumps([commit]).encode())
+        elif path.endswith("/discussions"):
+            self._answer(200, json.dumps({"discussions": [], "count": 0, "start": 0}).encode())
+        elif "/tree/" in path:
+            self._answer(200, b"[]")
+        else:
+            about = {"id": "some/model", "sha": REVISION, "private": False, "tags": [], "siblings": []}
+            self._answer(200, json.dumps(about).encode())
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "X-Repo-Commit": REVISION}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@pytest.fixture(scope="session")
+def hub(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a hub whose one model, some/model, has no safetensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    folder = shutil.copytree(model_dir, tmp_path_factory.mktemp("hub") / "model")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from decoder_service.engines.engine import Decoding, Row
 from decoder_service.engines.remote import load_remote
 from decoder_service.settings import DecoderSettings
-from shared.errors import InvalidRequest, RoomError, Unavailable
+from shared.errors import DeadlineExceeded, InvalidRequest, RoomError, Unavailable
 from shared.wire import Program
 
 GREEDY = Decoding(24)
@@ -109,3 +110,78 @@ def test_an_aborted_generation_is_an_outage_and_not_kept(start: Callable[..., An
         again = service.decode(["f"])
     assert aborted.status_code == 503 and "abort" in aborted.json()["detail"]
     assert again.status_code == 200 and again.json()["cached"] == 0
+
+
+# --- what does not come to an end --------------------------------------------------------------------
+
+DROPS = {
+    "blanks": (b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b" "),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X-Wait: more\r\n"),
+    "processing": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("api", ["tgi", "chat", "completions"])
+@pytest.mark.parametrize("drops", DROPS)
+def test_a_server_that_answers_drop_by_drop_is_given_up(api: str, drops: str) -> None:
+    let_go = threading.Event()
+
+    def answer(to: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        if b"slow" not in body:
+            return write(to, generated("stop"))
+        first, drop = DROPS[drops]
+        try:
+            to.wfile.write(first)
+            while True:
+                to.wfile.write(drop)
+                time.sleep(0.1)
+        except OSError:
+            let_go.set()
+
+    with serving(answer) as url:
+        start = time.monotonic()
+        found = decoded(url, api, ["a", "slow", "b"], remote_timeout_s=1.5, remote_connections=2)
+        took_s = time.monotonic() - start
+        assert let_go.wait(5)
+    assert 1.5 <= took_s < 5
+    assert isinstance(found[0], Program) and isinstance(found[2], Program)
+    assert isinstance(found[1], DeadlineExceeded) and "DECODER_REMOTE_TIMEOUT_S" in found[1].hint
+
+
+def test_what_is_under_way_ends_with_the_engine() -> None:
+    asked, end = threading.Event(), threading.Event()
+
+    def answer(to: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        asked.set()
+        end.wait(30)
+
+    found: list[RoomError] = []
+    with serving(answer) as url:
+        engine = load_remote(DecoderSettings(engine="remote", remote_url=url, model="m"))
+
+        def decode() -> None:
+            with pytest.raises(Unavailable) as caught:
+                engine.decode([Row("m", (1,), 0)], GREEDY)
+            found.append(caught.value)
+
+        thread = threading.Thread(target=decode)
+        thread.start()
+        assert asked.wait(10)
+        engine.close()
+        thread.join(5)
+        end.set()
+    assert "the service stopped" in str(found[0])
+
+
+# --- the tokenizer -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_tokenizer_is_fetched_from_the_hub_which_redirects(
+    hub: str, start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with serving(lambda to, _: write(to, generated("stop"))) as url:
+        service = start(engine="remote", remote_url=url, model="m", remote_tokenizer="some/model")
+        assert service.client.post("/v1/tokenize", json={"texts": ["def total"]}).json()["tokens"][0] > 0

@@ -7,15 +7,16 @@ neighbours, and that a request already sent is taken back when nobody waits for 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import httpx
 
 from decoder_service.engines.engine import Decoding, Feed, Row, Wanted, always, work_one_batch
-from decoder_service.engines.remote_protocols import About, Chat, Completions, Remote, Reply, Tgi
+from decoder_service.engines.loop_thread import LoopThread
+from decoder_service.engines.remote_protocols import About, Chat, Completions, Remote, Reply, Tgi, within
 from decoder_service.prompts import conversation, plain_text, read_examples, template_sha256
 from decoder_service.replies import program_of
 from decoder_service.settings import DecoderSettings
@@ -31,11 +32,17 @@ class RemoteEngine:
 
     latents = None
 
-    def __init__(self, settings: DecoderSettings, protocol: Tgi | Chat | Completions, about: About) -> None:
-        self._protocol = protocol
+    def __init__(
+        self,
+        settings: DecoderSettings,
+        remote: Remote,
+        protocol: Tgi | Chat | Completions,
+        about: About,
+        loop: LoopThread,
+    ) -> None:
+        self._remote, self._protocol, self._loop = remote, protocol, loop
         self._api = settings.remote_api
         self._examples = read_examples(settings.few_shot)
-        self._pool = ThreadPoolExecutor(settings.remote_connections, thread_name_prefix="remote")
         self._prompting = None
         if settings.remote_tokenizer is not None:
             # Here, not above: without a tokenizer of its own this engine needs no transformers.
@@ -98,23 +105,8 @@ class RemoteEngine:
     ) -> list[Program | RoomError | None]:
         """Ask for each row's program; a row that fails alone ends with its error."""
 
-        def one(place: int) -> Program | RoomError | None:
-            if not wanted(place):
-                return None
-            row = rows[place]
-            turns = conversation(row.message, self._examples)
-            prompt, seed = self._prompt(row.message), _seed(row)
-            try:
-                try:
-                    reply = self._protocol.ask(turns, prompt, decoding, seed)
-                except Unavailable:
-                    # A server that closes an idle connection just now looks like one that is gone.
-                    reply = self._protocol.ask(turns, prompt, decoding, seed)
-            except RoomError as error:
-                return error
-            return self._program(reply)
-
-        return list(self._pool.map(one, range(len(rows))))
+        asked = self._loop.run(self._asked(rows, decoding, wanted))
+        return [self._program(reply) if isinstance(reply, Reply) else reply for reply in asked]
 
     def work(self, feed: Feed) -> None:
         """Decode one batch."""
@@ -125,8 +117,31 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Let the connections go; requests already sent are not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._protocol.close()
+        self._loop.close()
+
+    async def _asked(
+        self, rows: Sequence[Row], decoding: Decoding, wanted: Wanted
+    ) -> list[Reply | RoomError | None]:
+        free = asyncio.Semaphore(self._remote.connections)
+
+        async def one(place: int) -> Reply | RoomError | None:
+            async with free:
+                return await self._reply(rows[place], decoding) if wanted(place) else None
+
+        return await asyncio.gather(*(one(place) for place in range(len(rows))))
+
+    async def _reply(self, row: Row, decoding: Decoding) -> Reply | RoomError:
+        turns = conversation(row.message, self._examples)
+        prompt, seed = self._prompt(row.message), _seed(row)
+        try:
+            async with within(self._remote, self._remote.timeout_s):
+                try:
+                    return await self._protocol.ask(turns, prompt, decoding, seed)
+                except Unavailable:
+                    # A server that closes an idle connection just now looks like one that is gone.
+                    return await self._protocol.ask(turns, prompt, decoding, seed)
+        except RoomError as error:
+            return error
 
     def _prompt(self, message: str) -> str:
         if self._prompting is not None:
@@ -160,12 +175,13 @@ def load_remote(settings: DecoderSettings) -> RemoteEngine:
             protocol = Chat(remote)
         case "completions":
             protocol = Completions(remote)
+    loop = LoopThread(last=protocol.aclose)
     try:
-        about = protocol.about()
+        about = loop.run(protocol.about())
         protocol.model = settings.model or about.model
-        return RemoteEngine(settings, protocol, about)
+        return RemoteEngine(settings, remote, protocol, about, loop)
     except RoomError:
-        protocol.close()
+        loop.close()
         raise
 
 

@@ -1,18 +1,21 @@
 """How other people's servers are spoken to: TGI's /generate, OpenAI's chat and completions routes.
 
 Only the given URL is asked: no proxy of the environment, no redirect, no token found on this machine, no
-provider routing. huggingface_hub's InferenceClient speaks TGI and chat; it has no legacy completions.
+provider routing. huggingface_hub's AsyncInferenceClient speaks TGI and chat; it has no legacy completions.
+Neither client has a timeout of its own, since those are per read: `within` bounds the whole of an answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import httpx2
-from huggingface_hub import InferenceClient, InferenceTimeoutError, close_session, set_client_factory
+from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 from huggingface_hub.errors import HfHubHTTPError, OverloadedError, TextGenerationError
 from huggingface_hub.errors import ValidationError as TgiValidationError
 
@@ -45,23 +48,24 @@ class About(NamedTuple):
 
 @dataclass(frozen=True)
 class Remote:
-    """Where the server is and how it is asked. For several threads at once."""
+    """Where the server is and how it is asked."""
 
     url: str
     token: str | None
     timeout_s: float
     connections: int
 
-    def open(self) -> tuple[InferenceClient, httpx.Client]:
+    def open(self) -> tuple[AsyncInferenceClient, httpx.AsyncClient]:
         """Return the two clients, both bound to this URL."""
         limits = {"max_connections": self.connections, "max_keepalive_connections": self.connections}
 
-        def no_redirect(response: httpx2.Response) -> None:
+        async def no_redirect(response: httpx2.Response) -> None:
             if response.is_redirect:
                 raise _refused(self, response.status_code, "", None)
 
-        set_client_factory(
-            lambda: httpx2.Client(
+        # Of the asynchronous clients alone: what is downloaded from the hub uses the other ones.
+        set_async_client_factory(
+            lambda: httpx2.AsyncClient(
                 follow_redirects=False,
                 trust_env=False,
                 limits=httpx2.Limits(**limits),
@@ -71,14 +75,14 @@ class Remote:
         )
         # An explicit header, None included: without it the client would send this machine's own hub token.
         headers: dict[str, Any] = {"authorization": f"Bearer {self.token}" if self.token else None}
-        hub = InferenceClient(
-            provider="hf-inference", timeout=self.timeout_s, headers=headers, token=self.token or "unused"
+        hub = AsyncInferenceClient(
+            provider="hf-inference", timeout=None, headers=headers, token=self.token or "unused"
         )
-        own = httpx.Client(
+        own = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
             limits=httpx.Limits(**limits),
-            timeout=self.timeout_s,
+            timeout=None,
             headers={name: value for name, value in headers.items() if value},
         )
         return hub, own
@@ -93,23 +97,23 @@ class _Protocol:
         self._remote = remote
         self._hub, self._own = remote.open()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
-        self._own.close()
-        close_session()
+        await self._own.aclose()
+        await self._hub.close()  # type: ignore[no-untyped-call]
 
 
 class Tgi(_Protocol):
     """text-generation-inference: POST /generate, GET /info."""
 
-    def about(self) -> About:
+    async def about(self) -> About:
         """Ask /info."""
-        info = _json(self._remote, self._own, "/info")
+        info = await _json(self._remote, self._own, "/info")
         return About(
             info.get("model_id"), info.get("model_sha"), info.get("version"), info.get("max_total_tokens")
         )
 
-    def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
+    async def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
         """Generate from a prompt."""
         sampling: dict[str, Any] = {"do_sample": False}
         if decoding.temperature > 0:
@@ -117,8 +121,8 @@ class Tgi(_Protocol):
             if decoding.top_p < 1:
                 sampling["top_p"] = decoding.top_p
 
-        def call() -> Reply:
-            out = self._hub.text_generation(
+        async def call() -> Reply:
+            out = await self._hub.text_generation(
                 prompt,
                 model=f"{self._remote.url}/generate",
                 details=True,
@@ -131,7 +135,7 @@ class Tgi(_Protocol):
             stopped = has_stopped(self._remote, out.details.finish_reason)
             return Reply(out.generated_text, out.details.generated_tokens, stopped)
 
-        return translated(self._remote, call)
+        return await translated(self._remote, call)
 
 
 class Chat(_Protocol):
@@ -142,15 +146,15 @@ class Chat(_Protocol):
         # To this client the URL is the model; the model's name goes into the body.
         self._hub.model = f"{remote.url}/v1/chat/completions"
 
-    def about(self) -> About:
+    async def about(self) -> About:
         """Ask /v1/models; a server without that route is one that says nothing."""
-        return _models(self._remote, self._own, self.model)
+        return await _models(self._remote, self._own, self.model)
 
-    def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
+    async def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
         """Generate the assistant's turn."""
 
-        def call() -> Reply:
-            out = self._hub.chat_completion(
+        async def call() -> Reply:
+            out = await self._hub.chat_completion(
                 turns,
                 model=self.model,
                 max_tokens=decoding.max_new_tokens,
@@ -161,17 +165,17 @@ class Chat(_Protocol):
             stopped = has_stopped(self._remote, choice.finish_reason)
             return Reply(choice.message.content or "", _counted(out.usage), stopped)
 
-        return translated(self._remote, call)
+        return await translated(self._remote, call)
 
 
 class Completions(_Protocol):
     """An OpenAI-compatible server: POST /v1/completions, the prompt as this service words it."""
 
-    def about(self) -> About:
+    async def about(self) -> About:
         """Ask /v1/models; a server without that route is one that says nothing."""
-        return _models(self._remote, self._own, self.model)
+        return await _models(self._remote, self._own, self.model)
 
-    def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
+    async def ask(self, turns: list[Turn], prompt: str, decoding: Decoding, seed: int) -> Reply:
         """Continue a prompt."""
         body = {
             "prompt": prompt,
@@ -182,8 +186,8 @@ class Completions(_Protocol):
         if self.model:
             body["model"] = self.model
 
-        def call() -> Reply:
-            reply = self._own.post(f"{self._remote.url}/v1/completions", json=body)
+        async def call() -> Reply:
+            reply = await self._own.post(f"{self._remote.url}/v1/completions", json=body)
             if reply.status_code != 200:
                 raise _refused(self._remote, reply.status_code, reply.text, reply.headers.get("retry-after"))
             found = reply.json()
@@ -192,7 +196,7 @@ class Completions(_Protocol):
             stopped = has_stopped(self._remote, choice.get("finish_reason"))
             return Reply(str(choice["text"]), tokens, stopped)
 
-        return translated(self._remote, call)
+        return await translated(self._remote, call)
 
 
 def has_stopped(remote: Remote, reason: str | None) -> bool:
@@ -217,14 +221,24 @@ def has_stopped(remote: Remote, reason: str | None) -> bool:
     raise Unavailable(detail, hint="look at the server's log", retry_after_s=1)
 
 
-def translated(remote: Remote, call: Callable[[], R]) -> R:
+@asynccontextmanager
+async def within(remote: Remote, limit_s: float) -> AsyncIterator[None]:
+    """Bound all that is asked inside, also of a server that answers drop by drop.
+
+    raises   DeadlineExceeded
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as error:
+        hint = "raise DECODER_REMOTE_TIMEOUT_S or lower max_new_tokens"
+        raise DeadlineExceeded(f"{remote.url}: no answer in {limit_s:g} s", hint=hint) from error
+
+
+async def translated(remote: Remote, call: Callable[[], Awaitable[R]]) -> R:
     """Call, and turn whatever the two clients raise into this service's errors."""
     try:
-        return call()
-    except (InferenceTimeoutError, httpx.TimeoutException, httpx2.TimeoutException) as error:
-        hint = "raise DECODER_REMOTE_TIMEOUT_S or lower max_new_tokens"
-        detail = f"{remote.url}: no program in {remote.timeout_s:g} s"
-        raise DeadlineExceeded(detail, hint=hint) from error
+        return await call()
     except (httpx.TransportError, httpx2.TransportError) as error:
         detail = f"{remote.url}: not reachable ({shorten(str(error)) or type(error).__name__})"
         raise Unavailable(detail, hint=_HINT) from error
@@ -272,20 +286,21 @@ def _unreadable(remote: Remote, why: str) -> Broken:
     return Broken(f"{remote.url}: the answer cannot be read ({shorten(why, 200)})", hint=hint)
 
 
-def _json(remote: Remote, own: httpx.Client, path: str) -> dict[str, Any]:
-    def call() -> dict[str, Any]:
-        reply = own.get(remote.url + path, timeout=min(10.0, remote.timeout_s))
+async def _json(remote: Remote, own: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    async def call() -> dict[str, Any]:
+        reply = await own.get(remote.url + path)
         if reply.status_code != 200:
             raise _refused(remote, reply.status_code, reply.text, reply.headers.get("retry-after"))
         found: dict[str, Any] = reply.json()
         return found
 
-    return translated(remote, call)
+    async with within(remote, min(10.0, remote.timeout_s)):
+        return await translated(remote, call)
 
 
-def _models(remote: Remote, own: httpx.Client, model: str | None) -> About:
+async def _models(remote: Remote, own: httpx.AsyncClient, model: str | None) -> About:
     try:
-        listed = _json(remote, own, "/v1/models").get("data") or [{}]
+        listed = (await _json(remote, own, "/v1/models")).get("data") or [{}]
     except Broken:
         return About()
     names = [str(each.get("id")) for each in listed]
