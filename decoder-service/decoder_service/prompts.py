@@ -43,10 +43,12 @@ def read_examples(path: Path | None) -> tuple[Example, ...]:
         return ()
     field = "DECODER_FEW_SHOT"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        # Not splitlines(): a JSON string may hold U+2028 and its like as they are.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 ({error})"
         hint = "name a readable JSONL file, or unset it"
-        raise InvalidRequest(f"{field}={str(path)!r}: {error.strerror}", hint=hint, field=field) from error
+        raise InvalidRequest(f"{field}={str(path)!r}: {reason}", hint=hint, field=field) from error
     examples = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -66,16 +66,30 @@ class ProgramStore:
             self._database = sqlite3.connect(path, timeout=5, check_same_thread=False)
             self._prepare(self._database)
         except (sqlite3.Error, OSError) as error:
-            self.close()
-            field = "DECODER_CACHE_FILE"
-            raise InvalidRequest(
-                f"{field}={str(path)!r}: cannot be used ({error})",
-                hint="name a file that this service may write, delete a broken one, or unset it",
-                field=field,
-            ) from error
+            raise self._unusable(error) from error
 
     def programs(self) -> Iterator[tuple[Key, Program]]:
-        """Yield this decoder's programs, least recently used first."""
+        """Yield this decoder's programs, least recently used first.
+
+        raises   InvalidRequest when the file is damaged
+        """
+        try:
+            yield from self._read()
+        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> InvalidRequest:
+        """Close the file, and return the error that names it."""
+        self.close()
+        field = "DECODER_CACHE_FILE"
+        reason = " ".join(str(error).split())[:300]
+        return InvalidRequest(
+            f"{field}={str(self._path)!r}: cannot be used ({reason})",
+            hint="name a file that this service may write, delete a broken one, or unset it",
+            field=field,
+        )
+
+    def _read(self) -> Iterator[tuple[Key, Program]]:
         assert self._database is not None
         found = self._database.execute(
             "SELECT message, max_new_tokens, temperature, top_p, seed, text, tokens, finish_reason FROM "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,33 @@ def test_a_wrong_few_shot_line_is_named(tmp_path: Path, line: str, says: str) ->
 def test_a_missing_few_shot_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"DECODER_FEW_SHOT=.*No such file"):
         read_examples(tmp_path / "none.jsonl")
+
+
+def test_a_few_shot_file_may_hold_line_separators_inside_a_string(tmp_path: Path) -> None:
+    file = tmp_path / "few.jsonl"
+    example = Example(message="a\u2028b", program="x = '\x85'")
+    file.write_bytes((example.model_dump_json() + "\r\n").encode() * 2)
+    assert "\u2028" in file.read_text(encoding="utf-8")
+    assert read_examples(file) == (example, example)
+
+
+def test_a_few_shot_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "few.jsonl"
+    file.write_bytes('{"message": "é", "program": "x"}\n'.encode("latin-1"))
+    with pytest.raises(InvalidRequest, match=r"DECODER_FEW_SHOT=.*not UTF-8") as caught:
+        read_examples(file)
+    assert caught.value.field == "DECODER_FEW_SHOT"
+
+
+@pytest.mark.slow
+def test_a_few_shot_file_that_is_not_utf8_ends_the_process_with_two_and_one_line(
+    run_to_its_end: Callable[..., subprocess.CompletedProcess[str]], model_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "few.jsonl"
+    file.write_bytes(b"\xe9\n")
+    ended = run_to_its_end(model=model_dir, few_shot=file)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "DECODER_FEW_SHOT=" in ended.stderr.splitlines()[-1]
 
 
 def test_the_template_hash_changes_with_everything_that_words_the_prompt(

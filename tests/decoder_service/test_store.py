@@ -161,6 +161,47 @@ def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
         cache(tmp_path / "cache" / "below-a-file")
 
 
+def damage(path: Path, how: str) -> None:
+    """Make one decoder's programs unreadable; what is at the file's start stays."""
+    with sqlite3.connect(path) as database:
+        if how == "row":
+            database.execute("UPDATE programs SET finish_reason = 'never'")
+        elif how == "text":
+            database.execute("UPDATE programs SET text = x'ff'")
+    database.close()
+    if how == "page":
+        content = path.read_bytes()
+        path.write_bytes(content[:8192] + b"\xff" * (len(content) - 12288) + content[-4096:])
+
+
+@pytest.mark.parametrize("how", ["page", "row", "text"])
+def test_a_file_that_is_damaged_further_in_is_named(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "cache"
+    first = cache(path)
+    for number in range(300):
+        first.put(key(f"{number}" * 50), program("x" * 400))
+    first.close()
+    damage(path, how)
+    with pytest.raises(InvalidRequest, match=r"DECODER_CACHE_FILE=.*delete a broken one") as caught:
+        cache(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_damaged_file_ends_the_process_with_two_and_one_line(
+    start: Callable[..., Any], run_to_its_end: Callable[..., Any], model_dir: Path, tmp_path: Path
+) -> None:
+    settings = {"model": model_dir, "cache_file": tmp_path / "cache"}
+    first = start(**settings)
+    assert first.decode(["keep"], max_new_tokens=4).status_code == 200
+    first.process.terminate()
+    assert first.process.wait(60) == 0
+    damage(tmp_path / "cache", "row")
+    ended = run_to_its_end(**settings)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "DECODER_CACHE_FILE=" in ended.stderr.splitlines()[-1]
+
+
 def test_a_file_of_another_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     with sqlite3.connect(path) as database:
