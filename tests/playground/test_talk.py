@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
+import sys
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from playground.talk import statements
+from playground.folders import Folders
+from playground.rooms import Rooms
+from playground.settings import PlaygroundSettings
+from playground.talk import Asked, Desk, statements
 from shared.errors import InvalidRequest
 from trainer.channels.text.controllers import controller_of
 from trainer.channels.text.rewards import Judged, score
@@ -154,6 +160,12 @@ def test_without_services_the_message_stays_and_the_page_says_how_to_start_them(
             "no test calls",
         ),
         ({"message": "x", "tests": "assert f(1)\n" * 1001}, 422, "Tests: send fewer", "1001 statements"),
+        (
+            {"message": "x", "tests": f"assert f('{'a' * 200_000}')"},
+            422,
+            "Tests: send fewer",
+            "the tests have 200012 characters, the limit is 200000",
+        ),
         ({"message": "x", "task": "no/such"}, 404, "Task: choose one from the list", "has no such task"),
         ({"message": "", "by": "student"}, 422, "Task: choose one from the list", "needs a task"),
         ({"message": "x", "run": "none"}, 404, "No such route or resource", "no run 'none'"),
@@ -198,6 +210,49 @@ def test_statements_are_taken_apart_as_the_judge_wants_them() -> None:
     for wrong in ("assert (", "a\x00b", "(" * 5000):
         with pytest.raises(InvalidRequest, match="tests"):
             statements(wrong)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["@cache\n@wraps(f)\ndef g(x):\n    return x", "assert f(2) == g(2)"],
+        ["@(  # why\n    cache\n)\nclass A:\n    x = 1"],
+        ["x = 'é\u2028\x0b'", "assert f('ü') == [\n'ä', # ö\n]", "@a\nasync def g(): pass"],
+    ],
+)
+def test_a_statement_is_judged_as_it_was_typed(typed: list[str], end: str) -> None:
+    wanted = [one.replace("\n", end) for one in typed]
+    assert statements(f"  # all of them{end}" + f"  # next{end}".join(wanted)) == wanted
+    assert statements(";".join(["f(1)", "é", "f(2)"])) == ["f(1)", "é", "f(2)"]
+
+
+def test_many_long_statements_are_taken_apart_at_once() -> None:
+    """To split the text again for each took 25 s on a slow machine."""
+    typed = [f"assert f({number}) == '{'x' * 350}'" for number in range(300)]
+    start = time.process_time()
+    assert statements("\n".join(typed)) == typed
+    assert time.process_time() - start < 1
+
+
+def test_the_event_loop_does_not_take_statements_apart(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        """Of this thread only."""
+        called.append(frame.f_code.co_name if event == "call" else "")
+
+    async def ask_once() -> Any:
+        settings = PlaygroundSettings(runs=tmp_path)
+        desk = Desk(settings, Folders(tmp_path), Rooms(settings))
+        sys.setprofile(note)
+        try:
+            return await desk.answer(Asked(message="x", tests="assert ("))
+        finally:
+            sys.setprofile(None)
+
+    problem = asyncio.run(ask_once()).problem
+    assert problem.field == "tests" and "answer" in called and "statements" not in called
 
 
 # --- trainer.measure.ask -----------------------------------------------------------------------------
