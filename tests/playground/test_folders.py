@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,34 @@ def test_only_a_run_right_below_the_folder_can_be_named(tmp_path: Path, name: st
     assert folders.names() == ["a"]
     with pytest.raises(NotFound, match="no run"):
         folders.path(name)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read every folder: be another user meanwhile."""
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+
+
+def test_a_folder_that_cannot_be_read_hides_itself_only() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root, closed = Path(place), Path(place) / "lost+found"
+        root.chmod(0o755)
+        checkpoints = begun(root, "a").folder / "checkpoints"
+        for folder in (closed, checkpoints):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0)
+        with as_nobody():
+            folders = Folders(root)
+            assert folders.names() == ["a"] and not folders.card("a").has_student
+            with pytest.raises(NotFound):
+                folders.path("lost+found")
+        for folder in (closed, checkpoints):
+            folder.chmod(0o700)
 
 
 def test_a_run_is_running_while_its_lock_is_held_and_only_then(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class Folders:
     def names(self) -> list[str]:
         """Return every run's name, the one that wrote last first."""
         try:
-            entries = [entry for entry in self.root.iterdir() if (entry / "config.yaml").is_file()]
+            entries = [entry for entry in self.root.iterdir() if _is_run(entry)]
         except OSError:
             return []
         return [entry.name for entry in sorted(entries, key=_changed, reverse=True)]
@@ -95,11 +95,7 @@ class Folders:
     def path(self, name: str) -> Path:
         """Return a run's folder. Raises NotFound for a name that is none."""
         folder = self.root / name
-        try:
-            there = (folder / "config.yaml").is_file()
-        except OSError:  # longer than a file's name may be
-            there = False
-        if Path(name).name != name or name in ("", ".", "..") or not there:
+        if Path(name).name != name or name in ("", ".", "..") or not _is_run(folder):
             raise NotFound(
                 f"no run {name[:100]!r} in {self.root}", hint="the list of runs shows what there is"
             )
@@ -183,6 +179,13 @@ def channel_of(config: Row) -> str:
     return ""
 
 
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / "config.yaml").is_file()
+    except OSError:  # another user's, or a name longer than a file's may be
+        return False
+
+
 def _card(folder: Path, state: State, changed: float) -> RunCard:
     config, summary = _yaml(folder / "config.yaml"), _object(folder / "summary.json")
     last = tail(folder / "metrics.jsonl", 16_384)[-1:] or tail(folder / "metrics.jsonl", 262_144)[-1:]
@@ -203,7 +206,7 @@ def _card(folder: Path, state: State, changed: float) -> RunCard:
         {key: value for key, value in figures.items() if isinstance(value, int | float)},
         heldout,
         (folder / "evaluation.json").is_file(),
-        (folder / "checkpoints" / "best").is_dir(),
+        stamp(folder / "checkpoints" / "best") is not None,
     )
 
 
