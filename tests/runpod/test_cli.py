@@ -129,6 +129,25 @@ def test_logs_print_the_tail_and_end(account: Any, capsys: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(("tail", "most"), [(3, 3), (0, 0), (5000, 400)])
+def test_logs_of_a_pod_that_never_stops_writing_end(api: Any, fake: Any, tail: int, most: int) -> None:
+    pod, over = fake.create_pod("any"), threading.Event()
+    fake.set_pod(pod, lines=["past"] * 4)
+
+    def write() -> None:
+        while not over.wait(0.02):
+            fake.set_pod(pod, lines=["now"])
+
+    writer, start = threading.Thread(target=write, daemon=True), time.monotonic()
+    writer.start()
+    try:
+        for seen, _ in enumerate(api.logs(f"/pods/{pod}/logs", tail=tail, follow=False, most_s=1.0), 1):
+            assert seen <= most and time.monotonic() - start < 8
+    finally:
+        over.set()
+        writer.join()
+
+
 def test_following_goes_on_after_a_cut_without_a_gap_or_a_repeat(api: Any, fake: Any) -> None:
     pod = fake.create_pod("any")
     fake.set_pod(pod, lines=["one", "two", "CUT", "three"])

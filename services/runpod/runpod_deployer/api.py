@@ -6,9 +6,11 @@ It keeps no record and never creates twice by itself: that is deploy.py's work.
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
@@ -136,22 +138,28 @@ class Runpod:
         """Let an endpoint fall to no workers when nobody asks it."""
         self._send("PATCH", f"/serverless/{quote(endpoint_id, safe='')}", content={"workers": {"min": 0}})
 
-    def logs(self, path: str, *, tail: int, follow: bool, quiet_s: float = 3.0) -> Iterator[LogLine]:
+    def logs(
+        self, path: str, *, tail: int, follow: bool, quiet_s: float = 3.0, most_s: float = 15.0
+    ) -> Iterator[LogLine]:
         """Yield log lines, oldest first; following, for ever, over lost connections.
 
         path     e.g. /pods/ID/logs
+        tail     lines of the past; not following, no more than these
         quiet_s  not following: how long nothing may come before the backlog counts as read
+        most_s   not following: how long lines are read. The stream does not tell the past from the present
         """
         params: dict[str, str] = {"tail": str(tail)}
         headers: dict[str, str] = {}
         limit = httpx.Timeout(None if follow else quiet_s, connect=CONNECT_S)
+        end = math.inf if follow else time.monotonic() + most_s
         while True:
             try:
                 with self._http.stream("GET", path, params=params, headers=headers, timeout=limit) as reply:
                     if reply.status_code != 200:
                         reply.read()
                         raise _error_of(reply)
-                    for line in _events(reply.iter_lines()):
+                    raw = takewhile(lambda _: time.monotonic() < end, reply.iter_lines())
+                    for line in islice(_events(raw), None if follow else tail):
                         if line.at:
                             headers["Last-Event-ID"] = line.at
                         yield line

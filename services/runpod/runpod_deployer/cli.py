@@ -59,8 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 )
                 verb.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
                 verb.add_argument(
-                    "--tail", type=int, default=100, help="lines of the past, at most 5000 [100]"
-                )
+                    "--tail", type=int, default=100,
+                    help="lines of the past, at most 5000; without --follow it ends after so many, after 3 s "
+                    "without one, or after 15 s [100]",
+                )  # fmt: skip
             case "down":
                 verb.add_argument(
                     "--volumes", action="store_true", help="also the volume, with the runs on it"
