@@ -5,13 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+import httpx
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 from typing_extensions import Self
 
 from shared.service import ServiceSettings
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=500)]
+
+def _can_be_asked(url: str) -> str:
+    try:
+        found = httpx.URL(url)
+        found.host.encode("idna")  # what a resolver does first
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"{error}; use e.g. http://127.0.0.1:8001") from None
+    if not found.host or not 0 <= (found.port or 0) <= 65535:
+        raise ValueError("needs a host, and a port up to 65535; use e.g. http://127.0.0.1:8001")
+    return url
+
+
+Url = Annotated[
+    str, StringConstraints(pattern=r"^https?://\S+$", max_length=500), AfterValidator(_can_be_asked)
+]
 
 
 class PlaygroundSettings(ServiceSettings):
@@ -44,7 +59,7 @@ class PlaygroundSettings(ServiceSettings):
     def room_token(self, room: str) -> SecretStr | None:
         """Return the token of the decoder or the sandbox, None where none is needed.
 
-        raises  ValueError naming the variable if its file cannot be read, or is empty
+        raises  ValueError naming the variable if its file cannot be read, is empty, or holds no token
         """
         path: Path | None = getattr(self, f"{room}_token_file")
         if path is None:
@@ -56,4 +71,9 @@ class PlaygroundSettings(ServiceSettings):
             raise ValueError(f"{variable}: cannot be read ({error}); create it or unset it") from None
         if not text:
             raise ValueError(f"{variable}: the file is empty; put the token into it or unset it")
+        if not all("!" <= letter <= "~" for letter in text):
+            raise ValueError(
+                f"{variable}: not a token, which has visible ASCII letters only, no blanks; "
+                f"put the {room}'s into it"
+            )
         return SecretStr(text)
