@@ -47,7 +47,10 @@ class Peers:
 
     def __init__(self, room: str, urls: Sequence[str]) -> None:
         """Start with one instance per URL. Raises ValueError for what is no http URL."""
-        self._urls = [_checked(room, url) for url in urls]
+        try:
+            self._urls = [service_url(url) for url in urls]
+        except ValueError as error:
+            raise ValueError(f"{room}: {error}") from error
         self._found: dict[str, list[Peer]] = {str(url): [Peer(_text(url))] for url in self._urls}
         self._looked_up = -LOOK_UP_S
 
@@ -107,11 +110,15 @@ def _text(url: httpx.URL) -> str:
     return str(url).rstrip("/")
 
 
-def _checked(room: str, address: str) -> httpx.URL:
+def service_url(address: str) -> httpx.URL:
+    """Return a service's address as a URL. Raises ValueError if nobody can ever be asked there."""
     try:
         url = httpx.URL(address)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{room}: {address!r}: {error}; use e.g. http://127.0.0.1:8001") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(f"{room}: {address!r} is not an http URL; use e.g. http://127.0.0.1:8001")
+        url.host.encode("idna")  # what a resolver does first
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"{address!r}: {error}; use e.g. http://127.0.0.1:8001") from error
+    if url.scheme not in ("http", "https") or not url.host or not 0 <= (url.port or 0) <= 65535:
+        raise ValueError(
+            f"{address!r} is not an http URL with a host and a port up to 65535; use e.g. http://127.0.0.1:8001"
+        )
     return url

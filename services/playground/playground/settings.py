@@ -5,22 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 from typing_extensions import Self
 
+from shared.peers import service_url
 from shared.service import ServiceSettings
 
 
 def _can_be_asked(url: str) -> str:
-    try:
-        found = httpx.URL(url)
-        found.host.encode("idna")  # what a resolver does first
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise ValueError(f"{error}; use e.g. http://127.0.0.1:8001") from None
-    if not found.host or not 0 <= (found.port or 0) <= 65535:
-        raise ValueError("needs a host, and a port up to 65535; use e.g. http://127.0.0.1:8001")
+    service_url(url)
     return url
 
 

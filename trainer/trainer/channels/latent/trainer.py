@@ -39,6 +39,12 @@ from trainer.runs import Run, read_state, resume_command
 WARM = "warm-start"
 # The controls that summary.json is about; `evaluate latent` has all of them.
 SUMMARY = {"student": "student", "none": "none", "mismatched": "mismatched", "white noise": "noise"}
+# What a checkpoint holds, what is done with it, and how the best one is found: a run stands on it.
+FIXED = {
+    "save_strategy", "save_only_model", "ignore_data_skip", "resume_from_checkpoint", "eval_strategy",
+    "restore_callback_states_from_checkpoint", "load_best_model_at_end", "metric_for_best_model",
+    "greater_is_better", "label_names", "remove_unused_columns",
+}  # fmt: skip
 
 
 def train(config: LatentConfig, run: Run | None, folder: Path, checkpoint: Path | None) -> Ended:
@@ -159,14 +165,6 @@ def _trainer(
             EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)
         )
     return trainer
-
-
-# What a checkpoint holds, what is done with it, and how the best one is found: a run stands on it.
-FIXED = {
-    "save_strategy", "save_only_model", "ignore_data_skip", "resume_from_checkpoint", "eval_strategy",
-    "restore_callback_states_from_checkpoint", "load_best_model_at_end", "metric_for_best_model",
-    "greater_is_better", "label_names", "remove_unused_columns",
-}  # fmt: skip
 
 
 def training_arguments(
