@@ -142,7 +142,8 @@ class Transport:
     async def ask(self, method: str, path: str, body: Wire | None, read: Callable[[bytes], T]) -> T:
         """Send until there is an answer or the deadline has come; `read` raises Broken on a malformed one.
 
-        raises  RequestRefused as soon as a peer says so; else the last NoAnswer
+        raises  RequestRefused as soon as a peer says so; else the last NoAnswer, leaving out that of an
+                attempt which the deadline cut too short to tell anything
         """
         told = time.monotonic()
         start = _BEGAN.get() or told
@@ -151,15 +152,19 @@ class Transport:
         headers = {**self._headers, **_TAGS.get(), "X-Request-ID": uuid.uuid4().hex}
         failed: set[Peer] = set()
         rounds = 0
+        known: NoAnswer | None = None
         while True:
             await self._peers.look_up(end - time.monotonic())
             peer = self._take(failed)
+            left = end - time.monotonic()
             try:
-                left = end - time.monotonic()
                 answer = read(await self._attempt(peer, method, path, content, headers, left))
                 peer.rested_at = 0.0
                 return answer
             except NoAnswer as error:
+                cut_short = isinstance(error, DeadlineExceeded) and left < min(CONNECT_S, self.attempt_s)
+                if known is None or not cut_short:
+                    known = error
                 now = time.monotonic()
                 peer.rested_at = now + (COOL_DOWN_S if error.retry_after_s is None else error.retry_after_s)
                 failed.add(peer)
@@ -169,7 +174,7 @@ class Transport:
                     failed.clear()
                 last = start + self._reach_s if isinstance(error, _Unreachable) else end
                 if now + pause >= last:
-                    raise
+                    raise known from known.__cause__
                 if now - told >= TELL_S:
                     logger.warning("asked again for up to %.0f s more: %s", last - now, error)
                     told = now

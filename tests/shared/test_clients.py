@@ -277,6 +277,15 @@ def test_nobody_there_is_unavailable_and_says_how_to_start_it(free_port: int) ->
         run(DecoderClient(f"http://127.0.0.1:{free_port}", deadline_s=0.5).decode(["a"]))
 
 
+def test_a_last_try_that_the_deadline_cuts_short_does_not_hide_what_was_wrong(
+    misbehaving: Callable[..., Any],
+) -> None:
+    peer = misbehaving(problem(503, "unavailable"), "hang")
+    with pytest.raises(Unavailable, match=r"what.*way out"):
+        run(DecoderClient(peer.url, deadline_s=1).decode(["a"]))
+    assert peer.seen.qsize() == 2
+
+
 def test_who_waits_long_is_told_for_whom_and_how_much_longer(
     free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
