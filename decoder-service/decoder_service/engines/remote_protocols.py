@@ -23,6 +23,7 @@ from decoder_service.engines.engine import Decoding
 from decoder_service.prompts import Turn
 from shared.errors import Broken, DeadlineExceeded, InvalidRequest, Overloaded, RoomError, Unavailable
 from shared.problems import shorten
+from shared.transport import certificates
 
 R = TypeVar("R")
 
@@ -81,6 +82,7 @@ class Remote:
         own = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
+            verify=certificates(),
             limits=httpx.Limits(**limits),
             timeout=None,
             headers={name: value for name, value in headers.items() if value},
