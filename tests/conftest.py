@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import os
@@ -13,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from httpx._transports import default
 
 from shared.server import Server
 
@@ -29,6 +32,8 @@ assert _spec and _spec.loader
 _warm = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_warm)
 subprocess.Popen = _warm.Popen  # type: ignore[misc]
+# Each client would read its 150 certificates anew, 25 ms long, and most of these speak plain HTTP.
+default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

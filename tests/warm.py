@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 WEB = (
-    "fastapi", "httpx", "prometheus_client", "pydantic_settings", "structlog", "uvicorn",
-    "uvicorn.lifespan.on",
+    "fastapi", "fastapi.staticfiles", "fastapi_standalone_docs", "httpx", "prometheus_client", "pydantic.v1",
+    "pydantic_settings", "sqlite3", "statistics", "structlog", "unittest", "uvicorn", "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.h11_impl",
 )  # fmt: skip
 TORCH = (
     *WEB, "torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
@@ -87,8 +88,10 @@ def _libraries(given: dict[str, Any]) -> tuple[str, ...]:
             return TORCH
         case [sys.executable, "-m", "decoder_service"]:
             return TORCH if _environment(given).get("DECODER_ENGINE", "hf") == "hf" else WEB
-        case [sys.executable, "-m", "sandbox_service" | "playground"] | [sys.executable, Path()]:
+        case [sys.executable, "-m", "sandbox_service" | "playground"]:
             return WEB
+        case [sys.executable, Path() as script, *_]:
+            return TORCH if "import torch\n" in script.read_text(encoding="utf-8") else WEB
     return ()
 
 

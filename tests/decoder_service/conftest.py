@@ -219,9 +219,9 @@ def run_to_its_end() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Service]]:
-    """Start a service with settings and wait until it is ready; all are stopped at the end."""
+    """Start a service with settings and wait until it is ready; all are stopped at the module's end."""
     running: list[Service] = []
 
     def begin(*, wait: bool = True, **settings: object) -> Service:

@@ -62,9 +62,11 @@ print(json.dumps({"count": len(found.row_ce), "same": abs(found.row_ce[0] - calm
 """
 
 
-def child(code: str, model: Path, limit_mb: int) -> tuple[str, str]:
+def child(folder: Path, code: str, model: Path, limit_mb: int) -> tuple[str, str]:
+    script = folder / "script.py"
+    script.write_text(SETUP + code)
     done = subprocess.run(
-        [sys.executable, "-c", SETUP + code, str(model), str(limit_mb)], capture_output=True, text=True,
+        [sys.executable, script, str(model), str(limit_mb)], capture_output=True, text=True,
         timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -72,25 +74,27 @@ def child(code: str, model: Path, limit_mb: int) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_batch_the_memory_does_not_hold_is_halved_until_it_does(model_dir: Path) -> None:
-    out, log = child(DECODE, model_dir, 8)
+def test_a_batch_the_memory_does_not_hold_is_halved_until_it_does(model_dir: Path, tmp_path: Path) -> None:
+    out, log = child(tmp_path, DECODE, model_dir, 8)
     assert "out of memory, batch halved" in log
     assert out == '{"same": true, "count": 64}'
 
 
 @pytest.mark.slow
-def test_one_message_the_memory_does_not_hold_is_refused_with_the_way_out(model_dir: Path) -> None:
+def test_one_message_the_memory_does_not_hold_is_refused_with_the_way_out(
+    model_dir: Path, tmp_path: Path
+) -> None:
     code = DECODE.replace("Decoding(3, 0.9))\n    print", "Decoding(8000, 0.9))\n    print").replace(
         "limit(int", "rows = [Row(r.message, r.token_ids * 60, 1) for r in rows[:2]]\nlimit(int"
     )
-    out, log = child(code, model_dir, 0)
+    out, log = child(tmp_path, code, model_dir, 0)
     assert "batch halved" in log
     assert "does not hold a single message" in out and "lower max_new_tokens" in out
 
 
 @pytest.mark.slow
-def test_a_loss_the_memory_does_not_hold_takes_fewer_rows_a_pass(model_dir: Path) -> None:
-    out, log = child(LOSS, model_dir, 80)
+def test_a_loss_the_memory_does_not_hold_takes_fewer_rows_a_pass(model_dir: Path, tmp_path: Path) -> None:
+    out, log = child(tmp_path, LOSS, model_dir, 80)
     assert "out of memory, fewer rows a pass" in log
     assert out == '{"count": 48, "same": true, "finite": true}'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -268,15 +269,21 @@ def test_an_outage_in_a_held_out_evaluation_ends_the_run_and_resume_retakes_it(
 
 def test_a_full_disk_loses_nothing_that_was_written(student_folder: Path, rooms: Any, tmp_path: Path) -> None:
     folder = tmp_path / "full"
-    limited = f"ulimit -f 120; exec {sys.executable} -m trainer.cli " + " ".join(
-        argv(folder, student_folder, rooms)
-    )
-    done = subprocess.run(
-        ["bash", "-c", limited + " --max-steps 400"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 1, done.stderr
-    assert "no room" in done.stderr or "disk" in done.stderr
-    assert "Traceback" not in done.stderr
+    command = [
+        sys.executable,
+        "-m",
+        "trainer.cli",
+        *argv(folder, student_folder, rooms),
+        "--max-steps",
+        "400",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        # It has not begun to write: it loads its libraries.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (120 << 10, 120 << 10))
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 1, said
+    assert "no room" in said or "disk" in said
+    assert "Traceback" not in said
     assert all(isinstance(row, dict) for row in Run(folder).rows("episodes.jsonl"))
 
 

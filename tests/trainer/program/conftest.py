@@ -38,7 +38,7 @@ def tiny_coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from trainer.channels.program.program import Line, Program
-    from trainer.channels.program.warm_start import Example, Pairs, Stage, supervise
+    from trainer.channels.program.warm_start import Example, Pairs, Stage, batched, supervise
     from trainer.starter.sequences_build import Recipe, new_model
     from trainer.starter.sequences_tokenizer import make_tokenizer
     from trainer.tasks.sequences import Pair
@@ -46,10 +46,12 @@ def tiny_coder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     class Constants(Pairs):
         """Pairs of one number, some times over: three numbers, four counts."""
 
-        def _example(self, pair: Pair, rng: random.Random) -> Example:
-            n, value = rng.randint(3, 6), rng.choice((10, 20, 30))
-            program = Program((Line("repeat_num", (n, value)),))
-            return super()._example(Pair((value,) * n, program), rng)
+        def __iter__(self) -> Iterator[list[Example]]:
+            rng = random.Random(self.seed)
+            while True:
+                draws = [(rng.randint(3, 6), rng.choice((10, 20, 30))) for _ in range(256)]
+                pairs = [Pair((v,) * n, Program((Line("repeat_num", (n, v)),))) for n, v in draws]
+                yield from batched([self._example(pair, rng) for pair in pairs], self.stages[0].tokens)
 
     folder = tmp_path_factory.mktemp("coder")
     torch.manual_seed(0)
