@@ -27,10 +27,10 @@ playground: $(VENV)/.installed  ## the lab's page over runs/, beside a decoder a
 	$(BIN)/psuedoptimal serve playground
 
 test: $(VENV)/.installed  ## every test that needs no GPU, no Docker, no gVisor and no network
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not gpu and not docker and not gvisor and not network"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not docker and not gvisor and not network"
 
 test-fast: $(VENV)/.installed  ## the same without those that are marked slow
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not docker and not gvisor and not network"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not docker and not gvisor and not network"
 
 test-slow: $(VENV)/.installed  ## the tests that need runsc or a Docker engine: both are installed and started where absent (root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docker]'

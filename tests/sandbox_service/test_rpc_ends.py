@@ -233,12 +233,13 @@ def children(pid: int) -> list[int]:
 
 async def at_work(judge: Any, but: int = 0) -> int:
     """Return the pid of a worker that has a fork at work, and is another than `but`."""
-    while True:
-        await asyncio.sleep(0.05)
-        for worker in judge.workers.all:
-            process = worker.process
-            if process is not None and process.pid != but and children(process.pid):
-                return int(process.pid)
+    async with asyncio.timeout(60):
+        while True:
+            await asyncio.sleep(0.05)
+            for worker in judge.workers.all:
+                process = worker.process
+                if process is not None and process.pid != but and children(process.pid):
+                    return int(process.pid)
 
 
 @pytest.mark.anyio
@@ -269,9 +270,10 @@ async def test_a_worker_killed_twice_is_no_verdict_and_the_next_job_has_one() ->
 
 @pytest.mark.anyio
 async def test_a_run_that_ends_while_its_worker_is_replaced_is_no_verdict() -> None:
-    leaving = {**COUNTING, "program": COUNTING["program"].replace("time.sleep(2)", "time.sleep(2); exit()")}
+    leaving = {**COUNTING, "program": COUNTING["program"].replace("time.sleep(2)", "time.sleep(6); exit()")}
     async with opened() as judge:
-        task = asyncio.create_task(judge({**leaving, "limits": Limits(cpu_s=1, wall_s=1)}))
+        assert (await judge(HONEST)).passed  # a worker that only starts now may come up when the run is over
+        task = asyncio.create_task(judge({**leaving, "limits": Limits(cpu_s=1, wall_s=3)}))
         os.kill(await at_work(judge), signal.SIGKILL)
         with pytest.raises(Broken, match="the run ended before"):
             await asyncio.wait_for(task, 30)
