@@ -18,7 +18,7 @@ import pytest
 
 from sandbox_service import judge_worker
 from sandbox_service.jails.process import Process
-from sandbox_service.jails.uids import Uids, _uids_in_use
+from sandbox_service.jails.uids import Uids, _claimed, _close, _uids_in_use
 from sandbox_service.run import Run
 from shared.wire import Limits
 
@@ -204,6 +204,30 @@ def test_what_a_killed_service_left_in_tmp_is_swept_at_the_next_start(tmp_path: 
         jail.close()
     finally:
         shutil.rmtree(mine)
+
+
+CLAIM = "from sandbox_service.jails.uids import _claimed; print(len(_claimed(range(0, 1000)))); input()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names without a file are Linux'")
+def test_uids_are_claimed_by_one_service_until_its_process_has_ended(repo: Path) -> None:
+    """With uids that no service gives out: other tests have theirs claimed meanwhile."""
+    rooms = os.pathsep.join(str(repo / room) for room in ("shared", "sandbox-service"))
+    other = subprocess.Popen(
+        [sys.executable, "-c", CLAIM], env={**os.environ, "PYTHONPATH": rooms},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with other:
+        assert other.stdout and other.stdout.readline() == b"2\n"
+        assert not _claimed(range(999, 2000)), "one of them is theirs"
+        rest = _claimed(range(1000, 2000))
+        assert len(rest) == 2, "a claim that failed holds nothing"
+        other.kill()
+    assert not _claimed(range(0, 2000)), "a half of them is ours"
+    _close(rest)
+    all_of_them = _claimed(range(0, 2000))
+    assert len(all_of_them) == 4
+    _close(all_of_them)
 
 
 def test_no_lane_takes_another_services_uids(cell: Any) -> None:

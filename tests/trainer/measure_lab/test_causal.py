@@ -10,7 +10,7 @@ import pytest
 from shared.clients import run
 from trainer.channels.text.exchange import Exchange
 from trainer.config_text import STARTER_STUDENT, TextConfig
-from trainer.measure.causal import Effect, broken, effects, importance, needed, send
+from trainer.measure.causal import Effect, Sent, broken, effects, importance, needed, send
 from trainer.measure.controls_messages import (
     PERMUTATIONS,
     Change,
@@ -170,13 +170,13 @@ def test_changed_messages_go_through_decoder_and_sandbox(rooms: Any) -> None:
     gone = [Change(i, "deletion", 0, 0, text) for i, text in enumerate(cut)]
     kept = [Change(i, "swap", 0, 0, t.reference + "\n") for i, t in enumerate(few)]
 
-    async def ask() -> tuple[list[Effect], list[bool]]:
+    async def ask() -> tuple[list[Effect], list[Sent]]:
         async with Exchange(config) as exchange:
             right = few[1].reference
             sent = await send(few, [(1, right), (0, right)], exchange)
-            return await effects(few, [*gone, *kept], exchange), [s.passed for s in sent]
+            return await effects(few, [*gone, *kept], exchange), sent
 
-    found, passed = run(ask())
-    assert passed == [True, False]
+    found, sent = run(ask())
+    assert [s.passed for s in sent] == [True, False], sent
     assert [e.passed for e in found] == [False, False, True, True]
     assert found[0].program == gone[0].text
