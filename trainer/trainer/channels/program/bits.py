@@ -7,7 +7,7 @@ Huffman (1952) in canonical order.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Hashable)
@@ -41,6 +41,11 @@ class Bits:
         """Return the next `width` bits as a number, the highest bit first."""
         return int(self.take(width), 2) if width else 0
 
+    def numbers(self, count: int, width: int) -> tuple[int, ...]:
+        """Return the next `count` numbers of `width` bits each, width >= 1."""
+        found = self.take(count * width)
+        return tuple([int(found[at : at + width], 2) for at in range(0, len(found), width)])
+
     def unary(self) -> int:
         """Return how many ones come before the next zero."""
         end = self.bits.find("0", self.place)
@@ -56,6 +61,11 @@ def plain(value: int, width: int) -> str:
     return format(value, f"0{width}b") if width else ""
 
 
+def plains(values: Sequence[int], width: int) -> str:
+    """Return numbers as `width` bits each, width >= 1."""
+    return (f"{{:0{width}b}}" * len(values)).format(*values)
+
+
 def rice(value: int, k: int) -> str:
     """Return value >= 0 by Rice's code: value >> k in unary, then its k low bits."""
     return "1" * (value >> k) + "0" + plain(value & ((1 << k) - 1), k)
@@ -69,8 +79,8 @@ def read_rice(bits: Bits, k: int) -> int:
 
 def gamma(value: int) -> str:
     """Return value >= 0 by Elias' gamma code of value + 1."""
-    width = (value + 1).bit_length() - 1
-    return "1" * width + "0" + plain(value + 1 - (1 << width), width)
+    low = bin(value + 1)[3:]  # all bits but the highest, which is 1
+    return "1" * len(low) + "0" + low
 
 
 def read_gamma(bits: Bits) -> int:
@@ -81,8 +91,8 @@ def read_gamma(bits: Bits) -> int:
 
 def delta(value: int) -> str:
     """Return value >= 0 by Elias' delta code of value + 1: any size, about log2 + 2 log2 log2 bits."""
-    width = (value + 1).bit_length() - 1
-    return gamma(width) + plain(value + 1 - (1 << width), width)
+    low = bin(value + 1)[3:]
+    return gamma(len(low)) + low
 
 
 def read_delta(bits: Bits) -> int:
@@ -129,10 +139,13 @@ class Huffman(Generic[S]):
             self.codes[symbol] = plain(code, width)
             code += 1
         self._symbols = {code: symbol for symbol, code in self.codes.items()}
+        self._widths = sorted(set(lengths.values()))
 
     def read(self, bits: Bits) -> S:
-        """Read one symbol."""
-        code = ""
-        while code not in self._symbols:
-            code += bits.take(1)
-        return self._symbols[code]
+        """Read one symbol. Raises BitsError if the bits end in it."""
+        for width in self._widths:
+            code = bits.bits[bits.place : bits.place + width]
+            if code in self._symbols:
+                bits.place += len(code)
+                return self._symbols[code]
+        raise BitsError(f"the bits end at {len(bits.bits)}, inside of a symbol")

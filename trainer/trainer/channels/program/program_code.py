@@ -13,7 +13,7 @@ earliest line that no line has used yet.
 
 from __future__ import annotations
 
-from trainer.channels.program.bits import MAX_UNARY, Bits, BitsError, Huffman, plain, read_rice, rice
+from trainer.channels.program.bits import MAX_UNARY, Bits, BitsError, Huffman, plain, plains, read_rice, rice
 from trainer.channels.program.odd_code import PREDICATE_CODE, read_free, read_odd, write_free, write_odd
 from trainer.channels.program.program import (
     MAX_LINES,
@@ -192,7 +192,7 @@ def _field(field: str, value: Argument, order: Order) -> str:
         case "bytes":
             width = max(1, max(value).bit_length())
             declared = "0" if width == 8 else "1" + plain(width - 1, 3)
-            return rice(len(value) - 1, 4) + declared + "".join(plain(v, width) for v in value)
+            return rice(len(value) - 1, 4) + declared + plains(value, width)
         case "init":
             return "1" + plain(value[0], 8) if value else "0"
         case _:
@@ -214,7 +214,7 @@ def _read_field(bits: Bits, field: str, number: int, order: Order) -> list[Argum
         case "bytes":
             length = read_rice(bits, 4) + 1
             width = bits.number(3) + 1 if bits.take(1) == "1" else 8
-            return [tuple(bits.number(width) for _ in range(length))]
+            return [bits.numbers(length, width)]
         case "init":
             return [bits.number(8)] if bits.take(1) == "1" else []
         case _:
