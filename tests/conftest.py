@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,8 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPO = Path(__file__).resolve().parent.parent
 _spec = importlib.util.spec_from_file_location("warm", REPO / "tests" / "warm.py")
 assert _spec and _spec.loader
-_warm = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_warm)
+_warm = sys.modules.get("warm") or importlib.util.module_from_spec(_spec)
+if "warm" not in sys.modules:
+    _spec.loader.exec_module(_warm)
 subprocess.Popen = _warm.Popen  # type: ignore[misc]
 # Each client would read its 150 certificates anew, 25 ms long, and most of these speak plain HTTP.
 default.create_ssl_context = functools.cache(httpx.create_ssl_context)

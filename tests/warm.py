@@ -24,7 +24,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ READ_ONCE = (
 )  # fmt: skip
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST = 1 << 20
+WORKER = "-u"  # the first word of the command by which pytest-xdist starts one
 _ordinary = subprocess.Popen
 
 
@@ -90,6 +92,8 @@ def _libraries(given: dict[str, Any]) -> tuple[str, ...]:
             return TORCH if _environment(given).get("DECODER_ENGINE", "hf") == "hf" else WEB
         case [sys.executable, "-m", "sandbox_service" | "playground"]:
             return WEB
+        case [sys.executable, str(word), "-c", _] if word == WORKER:
+            return TORCH
         case [sys.executable, Path() as script, *_]:
             return TORCH if "import torch\n" in script.read_text(encoding="utf-8") else WEB
     return ()
@@ -111,21 +115,21 @@ def _read_once(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Warm:
-    """A process that has imported some libraries, and forks."""
+    """A process that has imported some libraries, and forks: `end` is where it is asked.
 
-    def __init__(self, libraries: tuple[str, ...]) -> None:
-        self.environment = _read_once(os.environ)
+    environment  what the libraries have read of it
+    wait         waits for its end, and returns its status
+    """
+
+    def __init__(self, environment: dict[str, str], end: socket.socket, wait: Callable[[], int]) -> None:
+        self.environment = environment
         self._lock = threading.Lock()
-        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            words = [sys.executable, __file__, str(its.fileno()), *libraries]
-            variables = {**os.environ, **self.environment}
-            self._process = _ordinary(words, env=variables, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
+        self._socket, self._wait = end, wait
         atexit.register(self._end)
 
     def _end(self) -> None:
         self._socket.close()
-        self._process.wait()
+        self._wait()
 
     def fork(self, what: dict[str, Any], files: list[int]) -> int:
         """Have it fork; return the pid of the new process, which is a child of this one."""
@@ -139,14 +143,32 @@ class _Warm:
             finally:
                 prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         if not pid:
-            raise RuntimeError(f"the process that forks has ended (exit code {self._process.wait()})")
+            raise RuntimeError(f"the process that forks has ended (exit code {self._wait()})")
         return int(pid)
 
 
-@functools.cache
+_known: dict[tuple[str, ...], _Warm] = {}
+
+
 def _warm(libraries: tuple[str, ...]) -> _Warm:
     """Return the one that has these libraries, started with the first command that loads them."""
-    return _Warm(libraries)
+    if libraries not in _known:
+        ours, its = _ends()
+        with its:
+            words = [sys.executable, __file__, str(its.fileno()), *libraries]
+            environment = _read_once(os.environ)
+            variables = {**os.environ, **environment}
+            process = _ordinary(words, env=variables, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
+        _known[libraries] = _Warm(environment, ours, process.wait)
+    return _known[libraries]
+
+
+def _wait(pid: int) -> int:
+    return os.waitpid(pid, 0)[1]
+
+
+def _ends() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _serve(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -199,7 +221,7 @@ def _become(what: dict[str, Any], files: list[int]) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    by_name = what["words"][0] == "-m"
+    by_name = what["words"][0] in ("-m", WORKER)
     sys.argv = what["words"][by_name:]
     sys.path[:1] = [what["folder"] if by_name else str(Path(sys.argv[0]).parent), *places]
     if what["first"]:
@@ -208,20 +230,38 @@ def _become(what: dict[str, Any], files: list[int]) -> None:
 
 
 def _main() -> None:
+    environment = _read_once(os.environ)  # the libraries write to it
     gc.disable()
     for library in sys.argv[2:]:
         __import__(library)
     gc.freeze()
     gc.enable()
     job = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if job is not None:
-        _become(*job)
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed()
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        if job[0]["words"][0] == "-m":
+    while job is not None and job[0]["words"][0] == WORKER:
+        ours, its = _ends()
+        pid = os.fork()
+        if pid:
+            its.close()
+            _known[tuple(sys.argv[2:])] = _Warm(environment, ours, functools.partial(_wait, pid))
+            break
+        ours.close()
+        for file in job[1]:
+            os.close(file)
+        job = _serve(its)
+    if job is None:
+        return
+    _become(*job)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    match job[0]["words"]:
+        case ["-m", *_]:
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
+        case [str(first), _, code] if first == WORKER:
+            sys.modules["warm"] = sys.modules["__main__"]  # where the worker finds who forks for it
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(code, vars(main))
+        case _:
             runpy.run_path(sys.argv[0], run_name="__main__")
 
 
