@@ -28,10 +28,11 @@ gc.disable()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPO = Path(__file__).resolve().parent.parent
-_spec = importlib.util.spec_from_file_location("warm", REPO / "tests" / "warm.py")
-assert _spec and _spec.loader
-_warm = sys.modules.get("warm") or importlib.util.module_from_spec(_spec)
-if "warm" not in sys.modules:
+_warm = sys.modules.get("warm")  # a worker that was forked by it has it
+if _warm is None:
+    _spec = importlib.util.spec_from_file_location("warm", REPO / "tests" / "warm.py")
+    assert _spec and _spec.loader
+    _warm = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_warm)
 subprocess.Popen = _warm.Popen  # type: ignore[misc]
 # Each client would read its 150 certificates anew, 25 ms long, and most of these speak plain HTTP.

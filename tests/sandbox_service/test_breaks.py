@@ -230,6 +230,25 @@ def test_uids_are_claimed_by_one_service_until_its_process_has_ended(repo: Path)
     _close(all_of_them)
 
 
+CLAIM_WITHOUT = """
+import os, resource
+from sandbox_service.jails.uids import _claimed
+before = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (before + 3, before + 3))
+print(_claimed(range(2000, 7000)), len(_claimed(range(2000, 2500))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_claim_that_runs_out_of_descriptors_fails_and_holds_nothing(repo: Path) -> None:
+    rooms = os.pathsep.join(str(repo / room) for room in ("shared", "sandbox-service"))
+    ended = subprocess.run(
+        [sys.executable, "-c", CLAIM_WITHOUT], env={**os.environ, "PYTHONPATH": rooms},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "() 1\n"), ended.stderr
+
+
 def test_no_lane_takes_another_services_uids(cell: Any) -> None:
     if cell.pool.jail.name not in ("bwrap", "process") or os.geteuid() != 0:
         pytest.skip("no uids of this machine are given to runs")

@@ -49,19 +49,21 @@ class Uids:
 
 
 def _claimed(uids: range) -> Sequence[int]:
-    """Claim uids until this process ends; return the sockets that hold them, none if somebody else has some.
+    """Claim uids until this process ends; return the sockets that hold them.
+
+    None if somebody else has some of them, or this process can have no more sockets.
 
     A name without a file is free again as soon as the last process that holds it has ended, however it ends.
     """
     held: list[int] = []
     for cell in range(uids.start // _CELL, uids[-1] // _CELL + 1):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
                 end.bind(f"\0psuedoptimal-sandbox-uids-{cell}")
-            except OSError:
-                _close(held)
-                return ()
-            held.append(end.detach())
+                held.append(end.detach())
+        except OSError:
+            _close(held)
+            return ()
     return held
 
 
