@@ -7,6 +7,7 @@ copy buffer is zeroed after use. So there is nothing of one run in the memory of
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from sandbox_service.inside import candidate, feed, frames, harden, limits, meter, nursery, sweep
+from sandbox_service.inside import candidate, feed, frames, harden, huge, limits, meter, nursery, sweep
 
 # What programs of a page use. The rest is imported when it is wanted: each module loaded here makes every
 # fork dearer, for its pages are mapped and unmapped with each child.
@@ -193,6 +194,8 @@ def main() -> None:
     setup: dict[str, Any] = json.loads(frames.read_exactly(requests, length))
     _preload()
     if harden.LINUX:
+        with contextlib.suppress(OSError):  # it saves time, and nothing else
+            huge.adopt()
         _take_away(setup)
     sys.path[:] = [path for path in sys.path if path not in ("", setup["room"])]
     sys.argv[:] = [""]
