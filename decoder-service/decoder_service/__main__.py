@@ -10,6 +10,7 @@ import signal
 from decoder_service.app import create_app
 from decoder_service.settings import DecoderSettings
 from shared.service import serve
+from shared.starting import run
 
 
 def main() -> int:
@@ -20,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

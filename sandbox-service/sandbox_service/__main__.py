@@ -5,6 +5,7 @@ from __future__ import annotations
 from sandbox_service.app import create_app
 from sandbox_service.settings import SandboxSettings
 from shared.service import serve
+from shared.starting import run
 
 
 def main() -> int:
@@ -14,4 +15,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 from shared.errors import NoAnswer, RequestRefused
+from shared.starting import run
 from trainer.config import ConfigError
 from trainer.pace import with_notes
 from trainer.runs import is_disk_full
@@ -68,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] not in VERBS:
         return _fail(f"{argv[0]}: no such verb; take one of {', '.join(VERBS)}", 2)
     return _guarded(argv)
+
+
+def console() -> NoReturn:
+    """Run the process' command line and end the process."""
+    run(main)
 
 
 def _guarded(argv: list[str]) -> int:
@@ -143,4 +150,4 @@ def _fail(text: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

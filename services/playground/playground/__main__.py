@@ -7,6 +7,7 @@ import sys
 from playground.app import create_app
 from playground.settings import PlaygroundSettings
 from shared.service import serve
+from shared.starting import run
 
 
 def main() -> int:
@@ -19,4 +20,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)
