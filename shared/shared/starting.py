@@ -7,6 +7,7 @@ when the process ends it takes them apart one by one, which is longer than many 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -40,9 +41,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Do what a process is there for, and end it with the exit code that `main` returns or asks for.
 
     At the end as `multiprocessing` ends its processes: threads that are no daemons end, what is registered
-    with `atexit` is called, both streams are flushed; what is left is the kernel's to clear up. Output that
-    cannot be written makes of exit code 0 a 1, and is told on stderr unless its reader went away. An
-    exception goes its ordinary way.
+    with `atexit` is called, the streams are flushed; what is left is the kernel's to clear up. So a file that
+    nobody closed loses what it still holds. Output that cannot be written makes of exit code 0 a 1, and is
+    told on stderr unless its reader went away. An exception goes its ordinary way.
     """
     try:
         asked = main()
@@ -51,22 +52,27 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if not isinstance(end.code, int | None):
             raise
         code = end.code or 0
-    threading._shutdown()  # type: ignore[attr-defined]
+    code = _flushed(code)  # first: what follows may take its time, and end in a signal
+    with contextlib.suppress(KeyboardInterrupt):
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    os._exit(_flushed(code))
+    code = _flushed(code)
+    if "ctypes" in sys.modules:  # what code in C has printed by stdio
+        sys.modules["ctypes"].CDLL(None).fflush(None)
+    os._exit(code & 0xFF)
 
 
 def _flushed(code: int) -> int:
-    """Write what the streams still hold; return the exit code."""
+    """Write what the streams still hold; return the exit code. A stream that failed is there no more."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
-        except BrokenPipeError:
+        except Exception as error:  # noqa: BLE001 - anything may stand in a stream's place
             code = code or 1
-        except (OSError, ValueError) as error:
-            code = code or 1
-            if name == "stdout" and sys.stderr is not None:
-                print(f"the output could not be written: {error}", file=sys.stderr)
+            setattr(sys, name, None)
+            if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+                with contextlib.suppress(Exception):
+                    print(f"the output could not be written: {error}", file=sys.stderr)
     return code

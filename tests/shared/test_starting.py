@@ -74,6 +74,13 @@ def ended(text: str, **how: Any) -> subprocess.CompletedProcess[str]:
         ("sys.exit()", 0, ""),
         ("sys.exit(2)", 2, ""),
         ("sys.exit('no')", 1, "no\n"),
+        ("return 2**40 + 5", 5, ""),
+        (
+            "threading.Thread(target=time.sleep, args=(1,)).start()\n"
+            "    threading.Timer(0.3, os.kill, (os.getpid(), 2)).start()\n    return 3",
+            3,
+            "",
+        ),
     ],
 )
 def test_a_process_ends_with_the_code_that_main_gives_or_asks_for(end: str, code: int, said: str) -> None:
@@ -116,11 +123,32 @@ def test_who_put_something_in_the_place_of_exit_is_told_the_code() -> None:
     assert (done.returncode, done.stdout) == (3, "told 3\n")
 
 
+def test_what_was_printed_is_there_however_long_the_end_takes() -> None:
+    code = "from shared.starting import run\nimport threading, time\ndef main():\n    print('the result')\n"
+    code += "    threading.Thread(target=time.sleep, args=(60,)).start()\nrun(main)"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=buffered) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"the result\n"
+        process.kill()
+
+
+def test_what_c_prints_comes_out_and_what_is_no_stream_is_no_failure() -> None:
+    done = ended(
+        "import ctypes\nclass Odd:\n    def flush(self): pass\n"
+        "def main():\n    ctypes.CDLL(None).puts(b'from C')\n    sys.stdout = Odd()\n    return 0"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "from C\n", "")
+
+
 def test_output_that_cannot_be_written_is_a_failure_and_told() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = ended("def main():\n    print('x')", stdout=full)
     assert done.returncode == 1
     assert done.stderr == "the output could not be written: [Errno 28] No space left on device\n"
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = ended("def main():\n    print('x')\n    return 3", stdout=full, stderr=full)
+    assert done.returncode == 3
 
 
 def test_a_reader_that_went_away_is_told_nothing() -> None:
