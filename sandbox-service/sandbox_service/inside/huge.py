@@ -31,24 +31,26 @@ def adopt() -> int:
     """Move the interpreter's code, as far as it fills huge pages, into some of this process' own.
 
     returns  how many were moved; 0 where there are none to be had, and then nothing is changed
-    raises   OSError when the kernel refuses what it has to grant; the code is then where it was
+    raises   OSError when the kernel refuses what it has to grant; what was not moved is where it was
     """
     if os.sysconf("SC_PAGESIZE") != _PAGE:
         return 0
     libc, moved = _libc(), 0
     for start in list(_wholes()):
-        copy, spare = _space(libc)
+        copy, there = _space(libc), False
         try:
             libc.madvise(copy, HUGE, _HUGEPAGE)
             ctypes.memmove(copy, start, HUGE)
             if not _is_huge(copy):
                 return moved
             _check(libc.mprotect(copy, HUGE, _READ | _EXECUTE), "mprotect")
-            if libc.mremap(copy, HUGE, HUGE, _MAY_MOVE_TO, start) != start:
+            there = libc.mremap(copy, HUGE, HUGE, _MAY_MOVE_TO, start) == start
+            if not there:
                 raise _error("mremap")
             moved += 1
         finally:
-            libc.munmap(spare, 2 * HUGE)  # what was moved out of it is not in it any more
+            if not there:  # where it was moved from may be somebody else's by now
+                libc.munmap(copy, HUGE)
     return moved
 
 
@@ -82,12 +84,16 @@ def _mapping(line: str) -> Mapping:
     return Mapping(start, end, rights, path[0].strip() if path else "")
 
 
-def _space(libc: ctypes.CDLL) -> tuple[int, int]:
-    """Return room for a huge page, and where what holds it begins, which is twice as long."""
-    spare = libc.mmap(None, 2 * HUGE, _READ | _WRITE, _PRIVATE_ANONYMOUS, -1, 0)
-    if spare in (None, ctypes.c_void_p(-1).value):
+def _space(libc: ctypes.CDLL) -> int:
+    """Return where there is room for a huge page, and no more than that."""
+    wide = libc.mmap(None, 2 * HUGE, _READ | _WRITE, _PRIVATE_ANONYMOUS, -1, 0)
+    if wide in (None, ctypes.c_void_p(-1).value):
         raise _error("mmap")
-    return -(-spare // HUGE) * HUGE, spare
+    room = -(-wide // HUGE) * HUGE
+    for start, end in ((wide, room), (room + HUGE, wide + 2 * HUGE)):
+        if end > start:
+            libc.munmap(start, end - start)
+    return room
 
 
 def _is_huge(start: int) -> bool:
