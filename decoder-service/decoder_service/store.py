@@ -58,7 +58,7 @@ class ProgramStore:
 
     def __init__(self, path: Path, decoder: bytes, *, rows: int, max_bytes: int) -> None:
         self._path, self._decoder, self._rows, self._max_bytes = path, decoder, rows, max_bytes
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._pending: dict[Key, Program | None] = {}
         self._database: sqlite3.Connection | None = None
         try:
@@ -104,15 +104,20 @@ class ProgramStore:
             )
 
     def note(self, key: Key, program: Program | None = None) -> None:
-        """Remember a program, or (None) that one was used, for the next `flush`."""
+        """Remember a program, or (None) that one was used, for the next `flush`. Never waits for the file."""
         with self._lock:
             if program is not None or key not in self._pending:
                 self._pending[key] = program
 
     def flush(self) -> None:
-        """Write what was noted, and let go of what exceeds the bounds. A full disk ends the keeping only."""
-        with self._lock:
-            noted, self._pending = self._pending, {}
+        """Write what was noted, and let go of what exceeds the bounds. A full disk ends the keeping only.
+
+        While another process holds the file for longer than five seconds, what was noted waits for the next
+        time, as long as it is no more than the file may hold.
+        """
+        with self._writing:
+            with self._lock:
+                noted, self._pending = self._pending, {}
             if not noted or self._database is None:
                 return
             try:
@@ -120,9 +125,18 @@ class ProgramStore:
                     self._write(self._database, noted)
                     self._prune(self._database)
             except sqlite3.Error as error:
+                if _is_busy(error) and len(noted) <= self._rows:
+                    self._note_again(noted)
+                    return
                 log.warning("programs are not kept on disk any more", extra={"reason": str(error)})
                 self._database.close()
                 self._database = None
+
+    def _note_again(self, noted: dict[Key, Program | None]) -> None:
+        with self._lock:
+            later, self._pending = self._pending, noted
+        for key, program in later.items():
+            self.note(key, program)
 
     def close(self) -> None:
         """Write what was noted, and close the file."""
@@ -171,6 +185,10 @@ class ProgramStore:
             "WHERE bytes > ?)",
             (self._max_bytes,),
         )
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _blob(text: str) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,28 @@ def test_a_disk_that_fails_later_ends_the_keeping_and_not_the_service(tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_file_that_another_process_holds_makes_nobody_wait_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    first = cache(path)
+    first.put(key("a"), program("x"))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writer = threading.Thread(target=first.flush)
+    writer.start()
+    time.sleep(0.5)
+    before = time.monotonic()
+    first.put(key("b"), program("y"))
+    assert first.get(key("a")) and first.get(key("b"))
+    assert time.monotonic() - before < 2 and writer.is_alive()
+    writer.join(30)
+    other.execute("COMMIT")
+    other.close()
+    first.close()
+    second = cache(path)
+    assert messages(second, "a", "b") == ["a", "b"]
+    second.close()
+
+
 def test_the_service_answers_from_the_file_after_a_restart(
     start: Callable[..., Any], model_dir: Path, tmp_path: Path
 ) -> None:
