@@ -65,6 +65,10 @@ def test_the_token_once_given_lets_a_browser_in_by_a_cookie_that_does_not_hold_i
     cookie = came.headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=strict" in cookie and TOKEN not in cookie
     assert page.get("/").status_code == 200
+    ours = f"{COOKIE}={page.cookies[COOKIE]}"
+    for jar, status in ((f'bad name="\x01; {ours}', 200), (f"a{ours}", 303), (f"{ours}0; {COOKIE}", 303)):
+        fresh = httpx.get(page.base_url, headers={"Cookie": jar, "Accept": "text/html"})
+        assert fresh.status_code == status, jar
     other = serve(tmp_path, token="another-token")
     other.cookies.set(COOKIE, page.cookies[COOKIE])
     assert other.get("/").status_code == 303

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -80,11 +79,10 @@ class Session:
             await self.app({**scope, "headers": [*scope["headers"], given]}, receive, send)
 
     def _known(self, headers: Headers) -> bool:
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return found is not None and hmac.compare_digest(found.value.encode(), self.value.encode())
+        # One by one: another's cookie that cannot be parsed must not take ours with it.
+        found = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
+        given = [value.encode() for name, _, value in found if name == COOKIE]
+        return any(hmac.compare_digest(value, self.value.encode()) for value in given)
 
     async def _login(self, request: Request) -> Response:
         if request.method != "POST":
