@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_an_empty_message_is_compared_with_nothing() -> None:
 def test_a_row_survives_json() -> None:
     row = row_of("s", "student", RECORDS, untrained_tokens=UNTRAINED, notes=["why"])
     assert row_from_json(json.loads(json.dumps(row.as_json()))) == row
+
+
+@pytest.mark.parametrize("stored", [{"name": "s"}, {"name": "s", "of_another": 1}, "a row", None])
+def test_a_row_of_another_version_is_said_to_be_one(stored: Any) -> None:
+    with pytest.raises(ValueError, match=r"of another version \(.+\); evaluate the run again"):
+        row_from_json(stored)
 
 
 def test_families_stand_worst_first_and_a_task_counts_in_each_of_its_parts() -> None:

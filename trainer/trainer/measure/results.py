@@ -29,10 +29,9 @@ def rows_of(run: RunFolder) -> list[Row]:
     """
     try:
         return [row_from_json(row) for row in run.evaluation.get("rows", [])]
-    except (TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{run.path}/evaluation.json is of another version ({error}); "
-            f"run `psuedoptimal evaluate {run.path}`"
+            f"{run.path}/evaluation.json: {error}; `psuedoptimal evaluate {run.path}`"
         ) from error
 
 

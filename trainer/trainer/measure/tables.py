@@ -49,12 +49,15 @@ class Row:
 
 
 def row_from_json(stored: Mapping[str, Any]) -> Row:
-    """Return the row that `as_json` wrote."""
+    """Return the row that `as_json` wrote. Raises ValueError if another version's did."""
     interval = set(Interval._fields)
-    fields: dict[str, Any] = {
-        k: Interval(**v) if isinstance(v, dict) and set(v) == interval else v for k, v in stored.items()
-    }
-    return Row(**fields)
+    try:
+        fields: dict[str, Any] = {
+            k: Interval(**v) if isinstance(v, dict) and set(v) == interval else v for k, v in stored.items()
+        }
+        return Row(**fields)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"its figures are of another version ({error}); evaluate the run again") from error
 
 
 def row_of(
