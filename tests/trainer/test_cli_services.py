@@ -77,6 +77,13 @@ def test_bytes_that_are_no_text_on_stdin_are_said(verb: str, monkeypatch: Any, c
     assert "stdin: is no text in UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("verb", "said"), [("decode", "no message"), ("judge", "no program")])
+def test_an_empty_stdin_is_no_request(verb: str, said: str, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert main([verb, *(["--test", "assert f(1)"] if verb == "judge" else [])]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_service_that_ended_is_not_ready_because_another_answers_at_its_port(
     rooms: Any, tmp_path: Path
 ) -> None:

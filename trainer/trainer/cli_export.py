@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     if parser.get_default("verb") == "export":
         add("run", type=Path, metavar="RUN", help="a finished run of the text channel")
         add("--out", type=Path, required=True, metavar="FOLDER", help="folder to make")
-        add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
+        add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best, else the last]")
         add("--merge", action="store_true", help="merge an adapter into its base: larger, needs nothing else")
         add("--json", action="store_true", help="print codec.json")
         parser.epilog = (

@@ -152,6 +152,8 @@ def _judge(args: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{args.program}: is no Python file in UTF-8: {why}") from error
+    if not args.program and not program.strip():
+        raise ConfigError("no program; name a Python file, or give its text on stdin")
     tests, setup = list(args.test), args.setup
     if args.task:
         task = _find(args.dataset, args.task)

@@ -30,10 +30,10 @@ TRACKERS = ("tensorboard", "trackio", "clearml", "wandb")
 
 
 class Finding(NamedTuple):
-    """One line of the table. `missing` counts: the exit code is 1 then; `absent` does not."""
+    """One line of the table. `missing` counts: the exit code is 1 then; `absent` and `old` do not."""
 
     what: str
-    state: Literal["ok", "absent", "missing"]
+    state: Literal["ok", "old", "absent", "missing"]
     detail: str
 
 
@@ -111,7 +111,7 @@ def _jails() -> list[Finding]:
         old = tool == "runsc" and (year := re.search(r"20\d\d", said)) and int(year[0]) < RUNSC_SINCE
         note = f"; of before {RUNSC_SINCE}: used only where SANDBOX_JAIL=gvisor asks for it" if old else ""
         detail = f"{path}: {said}{note}" if path else "not on PATH"
-        found.append(Finding(tool, "ok" if path and not old else "absent", detail))
+        found.append(Finding(tool, "absent" if not path else "old" if old else "ok", detail))
     return found
 
 

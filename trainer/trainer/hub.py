@@ -68,7 +68,7 @@ def require_dataset(name: str) -> None:
     if not fetched.is_dir():
         raise ConfigError(
             f"dataset={name!r}: {OFFLINE}; give a copy of it by `--dataset FILE.jsonl`, or take "
-            "`--config starter-text.yaml`, whose tasks are generated"
+            "`--dataset starter`, whose tasks are generated"
         )
 
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal controls`."""
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="run folder of the text channel")
-    add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
+    add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best, else the last]")
     add("--tasks", metavar="starter|mbpp[:PATH]", help="tasks to measure on [the run's own data set]")
     add("--split", default="test", choices=SPLITS, help="which of them [test]")
     add("--n", type=int, metavar="N", help="how many [the run's heldout_tasks]")

@@ -26,7 +26,7 @@ from trainer.cli_verbs import add_runs, positive
 from trainer.config import ConfigError
 from trainer.config_text import TextConfig
 from trainer.measure.evaluation_file import command_line, differences, file_name, services_of, settings_of
-from trainer.measure.folder import EVALUATION, RunFolder, read_run
+from trainer.measure.folder import EVALUATION, RunFolder, checkpoint_folder, checkpoint_name, read_run
 from trainer.measure.record import Message, Record, Sender
 from trainer.measure.tables import Row, as_text, by_family, by_part, finite, median_rows, row_of
 from trainer.pace import Pace, told_where, with_notes
@@ -133,9 +133,10 @@ def evaluate_run(folder: RunFolder, config: TextConfig, args: argparse.Namespace
     """
     from trainer.measure.senders import senders_of
 
+    weights = checkpoint_name(checkpoint_folder(folder.path, args.checkpoint))
     own, config = config, with_tasks(config, args)
     tasks = load_tasks(config, args.split)
-    print(f"{folder.name}: {len(tasks)} {args.split} tasks of {config.dataset}", file=sys.stderr)
+    print(f"{folder.name}, {weights}: {len(tasks)} {args.split} tasks of {config.dataset}", file=sys.stderr)
     said = senders_of(folder.path, config, args.checkpoint, tasks, args.baselines)
     measured = run(measure(tasks, said.senders, said.reference_tokens, config))
     about = {
@@ -215,7 +216,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `psuedoptimal evaluate`."""
     add = parser.add_argument
     add_runs(parser, "run folder; several (seeds) also give their median")
-    add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best]")
+    add("--checkpoint", default="best", metavar="best|last|N", help="which weights [best, else the last]")
     add("--tasks", metavar="starter|mbpp[:PATH]", help="tasks to measure on [the run's own data set]")
     add("--split", default="test", choices=SPLITS, help="which of them [test]")
     add("--n", type=positive, metavar="N", help="how many [the run's heldout_tasks]")
