@@ -86,8 +86,8 @@ def _mapping(line: str) -> Mapping:
 
 def _space(libc: ctypes.CDLL) -> int:
     """Return where there is room for a huge page, and no more than that."""
-    wide = libc.mmap(None, 2 * HUGE, _READ | _WRITE, _PRIVATE_ANONYMOUS, -1, 0)
-    if wide in (None, ctypes.c_void_p(-1).value):
+    wide: int | None = libc.mmap(None, 2 * HUGE, _READ | _WRITE, _PRIVATE_ANONYMOUS, -1, 0)
+    if wide is None or wide == ctypes.c_void_p(-1).value:
         raise _error("mmap")
     room = -(-wide // HUGE) * HUGE
     for start, end in ((wide, room), (room + HUGE, wide + 2 * HUGE)):
