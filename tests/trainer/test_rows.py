@@ -152,6 +152,8 @@ def test_without_the_hub_the_way_out_is_named_and_no_folder_is_left(tmp_path: Pa
     said = capsys.readouterr().err
     assert "dataset='google-research-datasets/mbpp': it is not on this machine" in said
     assert "--dataset FILE.jsonl" in said and "--config starter-text.yaml" in said
+    assert main(["tasks", "--dataset", "mbpp"]) == 2
+    assert "--dataset starter" in capsys.readouterr().err
     own = written(tmp_path, *(row(number) for number in range(24)))
     assert main(["train", "text", "--runs", str(runs), "--dataset", str(own)]) == 2
     said = capsys.readouterr().err

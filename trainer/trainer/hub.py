@@ -68,7 +68,7 @@ def require_dataset(name: str) -> None:
     if not fetched.is_dir():
         raise ConfigError(
             f"dataset={name!r}: {OFFLINE}; give a copy of it by `--dataset FILE.jsonl`, or take "
-            "`--dataset starter`, whose tasks are generated"
+            "tasks that are generated, by `--dataset starter` or, to train, `--config starter-text.yaml`"
         )
 
 
