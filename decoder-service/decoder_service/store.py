@@ -143,6 +143,8 @@ class ProgramStore:
         if self._database is not None:
             self.flush()
         if self._database is not None:
+            if self._pending:
+                log.warning("programs are not kept on disk", extra={"reason": "another process holds it"})
             self._database.close()
             self._database = None
 

@@ -227,7 +227,9 @@ def test_a_disk_that_fails_later_ends_the_keeping_and_not_the_service(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_file_that_another_process_holds_makes_nobody_wait_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_file_that_another_process_holds_makes_nobody_wait_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "cache.sqlite"
     first = cache(path)
     first.put(key("a"), program("x"))
@@ -245,8 +247,13 @@ def test_a_file_that_another_process_holds_makes_nobody_wait_and_loses_nothing(t
     other.close()
     first.close()
     second = cache(path)
-    assert messages(second, "a", "b") == ["a", "b"]
+    assert messages(second, "a", "b") == ["a", "b"] and "not kept" not in caplog.text
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    second.put(key("c"), program("z"))
     second.close()
+    assert "programs are not kept on disk" in caplog.text
+    other.close()
 
 
 def test_the_service_answers_from_the_file_after_a_restart(

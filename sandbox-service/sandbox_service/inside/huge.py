@@ -43,7 +43,8 @@ def adopt() -> int:
             ctypes.memmove(copy, start, HUGE)
             if not _is_huge(copy):
                 return moved
-            _check(libc.mprotect(copy, HUGE, _READ | _EXECUTE), "mprotect")
+            if libc.mprotect(copy, HUGE, _READ | _EXECUTE) < 0:
+                raise _error("mprotect")
             there = libc.mremap(copy, HUGE, HUGE, _MAY_MOVE_TO, start) == start
             if not there:
                 raise _error("mremap")
@@ -119,11 +120,6 @@ def _libc() -> ctypes.CDLL:
     libc.madvise.argtypes = libc.mprotect.argtypes = [where, size, number]
     libc.munmap.argtypes = [where, size]
     return libc
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        raise _error(what)
 
 
 def _error(what: str) -> OSError:

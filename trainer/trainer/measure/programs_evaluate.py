@@ -61,12 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("channel", choices=["program"], help="which experiment")
     add("coders", nargs="*", metavar="CODER", help=f"run folders, model folders or hub names [{STARTER}]")
-    add(
-        "--checkpoint",
-        default="best",
-        metavar="best|last|N",
-        help="which weights of a run [best, else the last]",
-    )
+    add("--checkpoint", default="best", metavar="best|last|N", help="a run's weights [best, else the last]")
     add("--n", type=int, default=500, help="sequences of each set [500]")
     add("--max-length", default="64,128", help="held-out generated sequences of up to so many bytes [64,128]")
     add("--samples", default="1", help="programs tried for each sequence, by comma [1]; 1 is greedy")

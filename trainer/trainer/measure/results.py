@@ -31,7 +31,8 @@ def rows_of(run: RunFolder) -> list[Row]:
         return [row_from_json(row) for row in run.evaluation.get("rows", [])]
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{run.path}/evaluation.json: {error}; `psuedoptimal evaluate {run.path}`"
+            f"{run.path}/evaluation.json is of another version ({error.__cause__ or error}); "
+            f"run `psuedoptimal evaluate {run.path}`"
         ) from error
 
 

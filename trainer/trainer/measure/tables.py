@@ -57,7 +57,7 @@ def row_from_json(stored: Mapping[str, Any]) -> Row:
         }
         return Row(**fields)
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"its figures are of another version ({error}); evaluate the run again") from error
+        raise ValueError(f"figures of another version ({error}); evaluate the run again") from error
 
 
 def row_of(
